@@ -1,6 +1,5 @@
 """The clips that ship with the project."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import soundfile
 
 SPEECH = Path(__file__).parents[2] / "samples" / "speech"
-ROWS = list(csv.reader(open(SPEECH / "metadata.csv", encoding="utf-8"), delimiter="|", quoting=csv.QUOTE_NONE))
+ROWS = [line.split("|") for line in (SPEECH / "metadata.csv").read_text("utf-8").splitlines()]
 
 
 def test_every_row_has_a_clip_and_every_clip_a_row():
