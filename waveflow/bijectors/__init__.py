@@ -1,0 +1,34 @@
+"""Invertible maps with their log-determinants: the core of every flow."""
+
+from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inverse, validation
+from waveflow.bijectors.coupling import Coupling
+from waveflow.bijectors.linear import InvertibleConv1x1, Permutation
+from waveflow.bijectors.norm import ActNorm
+from waveflow.bijectors.partition import Alternating, Checkerboard, Halves, Partition
+from waveflow.bijectors.shape import MultiScale, Squeeze
+from waveflow.bijectors.univariate import LOG_SCALES, Affine, Elementwise, Shift, Standardise, Univariate
+
+__all__ = [
+    "LOG_SCALES",
+    "ActNorm",
+    "Affine",
+    "Alternating",
+    "Bijector",
+    "Chain",
+    "Checkerboard",
+    "Conditioned",
+    "Coupling",
+    "Elementwise",
+    "Halves",
+    "Identity",
+    "Inverse",
+    "InvertibleConv1x1",
+    "MultiScale",
+    "Partition",
+    "Permutation",
+    "Shift",
+    "Squeeze",
+    "Standardise",
+    "Univariate",
+    "validation",
+]

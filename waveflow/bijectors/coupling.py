@@ -1,0 +1,61 @@
+"""Coupling: one part of an event decides how the other is transformed."""
+
+import torch
+from torch import Tensor, nn
+
+from waveflow.bijectors.base import Bijector, sum_event
+from waveflow.bijectors.partition import Partition
+from waveflow.bijectors.univariate import Univariate
+from waveflow.context import Context
+
+
+class Coupling(Bijector):
+    r"""Transform one part of x by a univariate map whose parameters are a function of the other part.
+
+    .. math::
+        z_a = x_a, \qquad z_b = u(x_b; \theta(x_a)), \qquad \log|\det| = \sum \log|u'| \\
+        x_a = z_a, \qquad x_b = u^{-1}(z_b; \theta(z_a)), \qquad \log|\det| = -\sum \log|u'|
+
+    Both directions cost one pass of the conditioner, which may be any network (NICE: arXiv:1410.8516; RealNVP:
+    arXiv:1605.08803).
+
+    Args:
+        partition: which part is kept, which changed.
+        conditioner: network called as ``conditioner(kept, context)`` that gives
+            ``univariate.params`` channels for every channel of the changed part, ordered as [all of parameter 1 | all
+            of parameter 2 | ...] (if ``partition.in_place``: for every channel of the whole).
+        univariate: the map of the changed part.
+
+    Shape:
+        ``(B, C, ...)`` to ``(B, C, ...)``.
+
+    Raises:
+        ValueError: (both directions) if the partition cannot divide the events.
+    """
+
+    def __init__(self, partition: Partition, conditioner: nn.Module, univariate: Univariate):
+        super().__init__()
+        self.partition = partition
+        self.conditioner = conditioner
+        self.univariate = univariate
+        self.constant_log_det = univariate.constant_log_det
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        kept, changed = self.partition.split(x)
+        changed, log_derivative = self.univariate(changed, self._params(kept, context))
+        return self.partition.merge(kept, changed), sum_event(log_derivative)
+
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        kept, changed = self.partition.split(z)
+        changed, log_derivative = self.univariate.inverse(changed, self._params(kept, context))
+        return self.partition.merge(kept, changed), sum_event(log_derivative)
+
+    def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:
+        return self.partition.expects(event)
+
+    def _params(self, kept: Tensor, context: Context) -> Tensor:
+        if self.partition.in_place:
+            kept = self.partition.merge(kept, torch.zeros_like(kept))
+        raw = self.conditioner(kept, context)
+        params = raw.unflatten(1, (self.univariate.params, raw.shape[1] // self.univariate.params))
+        return self.partition.split(params)[1] if self.partition.in_place else params

@@ -1,0 +1,127 @@
+"""Linear maps across channels: 1x1 convolutions and permutations."""
+
+import torch
+from torch import Tensor, nn
+
+from waveflow.bijectors.base import Bijector, log_det_dtype, zero_log_det
+from waveflow.context import Context
+
+
+class InvertibleConv1x1(Bijector):
+    r"""The same matrix W applied to the channels at every position (Glow: arXiv:1807.03039, section 3.2).
+
+    .. math::
+        z_{:,p} = W x_{:,p}, \qquad \log|\det| = P \log|\det W|
+
+    with P positions. One small log-determinant serves all positions; products and log-det are in float32 or wider, also
+    under autocast; the inverse matrix is computed in float64 at every call, so that it is never stale.
+
+    Args:
+        channels: C.
+        parametrization: ``"plain"``: W itself, log-det by ``slogdet`` (finite for either sign of the determinant).
+            ``"plu"``: W = P L (U + diag(sign * exp(log_diagonal))), P and the signs fixed, log-det a sum.
+        generator: of the random rotation that W starts as.
+
+    Shape:
+        ``(B, C, ...)`` to ``(B, C, ...)``: signals and images alike.
+
+    Raises:
+        ValueError: for another parametrization.
+    """
+
+    constant_log_det = True
+
+    def __init__(self, channels: int, parametrization: str = "plain", generator: torch.Generator | None = None):
+        super().__init__()
+        self.channels = channels
+        self.parametrization = parametrization
+        rotation = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64, generator=generator))[0]
+        if torch.linalg.det(rotation) < 0:
+            rotation[:, 0] = -rotation[:, 0]
+        if parametrization == "plain":
+            self.weight = nn.Parameter(rotation.float())
+        elif parametrization == "plu":
+            p, lower, upper = torch.linalg.lu(rotation)
+            diagonal = upper.diagonal()
+            self.register_buffer("permutation", p.argmax(1))
+            self.register_buffer("sign", diagonal.sign().float())
+            self.lower = nn.Parameter(lower.tril(-1).float())
+            self.upper = nn.Parameter(upper.triu(1).float())
+            self.log_diagonal = nn.Parameter(diagonal.abs().log().float())
+        else:
+            raise ValueError(f'InvertibleConv1x1 expects parametrization "plain" or "plu", got {parametrization!r}')
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self._multiply(self.matrix(log_det_dtype(x)), x), self._log_det(x)
+
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        inverse = torch.linalg.inv(self.matrix(torch.float64)).to(log_det_dtype(z))
+        return self._multiply(inverse, z), -self._log_det(z)
+
+    def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:
+        c = self.channels
+        return None if event[0] == c else f"{c} channels (C, ...)"
+
+    def matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """W (C, C)."""
+        if self.parametrization == "plain":
+            return self.weight.to(dtype)
+        eye = torch.eye(len(self.sign), dtype=dtype, device=self.sign.device)
+        lower = self.lower.to(dtype).tril(-1) + eye
+        upper = self.upper.to(dtype).triu(1) + torch.diag(self.sign.to(dtype) * self.log_diagonal.to(dtype).exp())
+        with torch.autocast(self.sign.device.type, enabled=False):
+            return (lower @ upper)[self.permutation]
+
+    def _multiply(self, matrix: Tensor, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return (matrix @ x.to(matrix.dtype).unsqueeze(-1).flatten(2)).reshape(x.shape).to(x.dtype)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        dtype = log_det_dtype(x)
+        if self.parametrization == "plu":
+            log_det = self.log_diagonal.to(dtype).sum()
+        else:
+            log_det = torch.linalg.slogdet(self.weight.to(dtype))[1]
+        return x.shape[2:].numel() * log_det + zero_log_det(x)
+
+
+class Permutation(Bijector):
+    """Channel i of z is channel ``order[i]`` of x.
+
+    Args:
+        order: a permutation of 0 ... C-1.
+
+    Shape:
+        ``(B, C, ...)`` to ``(B, C, ...)``.
+
+    Raises:
+        ValueError: if ``order`` is not a permutation.
+    """
+
+    constant_log_det = True
+
+    def __init__(self, order: Tensor):
+        super().__init__()
+        order = torch.as_tensor(order)
+        if not torch.equal(order.sort().values, torch.arange(order.numel(), device=order.device)):
+            raise ValueError(f"Permutation expects each of 0 ... {order.numel() - 1} once, got {order.tolist()}")
+        self.register_buffer("order", order)
+
+    @classmethod
+    def reverse(cls, channels: int) -> "Permutation":
+        """Last channel first."""
+        return cls(torch.arange(channels - 1, -1, -1))
+
+    @classmethod
+    def random(cls, channels: int, generator: torch.Generator | None = None) -> "Permutation":
+        """A permutation drawn once."""
+        return cls(torch.randperm(channels, generator=generator))
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return x[:, self.order], zero_log_det(x)
+
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return z[:, self.order.argsort()], zero_log_det(z)
+
+    def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:
+        return None if event[0] == self.order.numel() else f"{self.order.numel()} channels (C, ...)"

@@ -1,0 +1,27 @@
+"""What a flow is conditioned on."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Ragged(NamedTuple):
+    """A batch of sequences of different lengths, padded to one shape.
+
+    ``values`` is (B, C, L); ``mask`` is (B, 1, L) of the same dtype, 1 inside each sequence and 0 behind its end.
+    Networks that understand it keep the padding at zero in every layer, so that an item is treated as if it were alone.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    @classmethod
+    def from_lengths(cls, values: Tensor, lengths: Tensor) -> "Ragged":
+        """Mask ``values`` (B, C, L) behind ``lengths`` (B,), given in steps of L."""
+        positions = torch.arange(values.shape[-1], device=values.device)
+        mask = (positions < lengths.to(values.device)[:, None]).to(values.dtype)[:, None]
+        return cls(values * mask, mask)
+
+
+Context = Tensor | Ragged | None
