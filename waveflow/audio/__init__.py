@@ -1,0 +1,33 @@
+"""Audio front end: mels, files, denoiser, metrics, pictures. Knows nothing of models."""
+
+from waveflow.audio.denoise import Denoiser
+from waveflow.audio.files import AUDIO_SUFFIXES, Audio, AudioInfo, audio_info, read_audio, resample, write_audio
+from waveflow.audio.mel import MelSpectrogram, check_mel
+from waveflow.audio.mel_config import MEL_PRESETS, MelConfig
+from waveflow.audio.mel_files import MEL_SUFFIXES, read_mel, read_mel_config, write_mel
+from waveflow.audio.mel_filterbank import band_centres, mel_filterbank
+from waveflow.audio.waveform import check_waveform, from_pcm16, to_pcm16
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "MEL_PRESETS",
+    "MEL_SUFFIXES",
+    "Audio",
+    "AudioInfo",
+    "Denoiser",
+    "MelConfig",
+    "MelSpectrogram",
+    "audio_info",
+    "band_centres",
+    "check_mel",
+    "check_waveform",
+    "from_pcm16",
+    "mel_filterbank",
+    "read_audio",
+    "read_mel",
+    "read_mel_config",
+    "resample",
+    "to_pcm16",
+    "write_audio",
+    "write_mel",
+]
