@@ -90,12 +90,21 @@ def test_order_holds_when_later_batches_are_ready_first():
 
 
 def test_a_closed_stream_stops_its_threads():
+    made = []
+
+    class Slow(Places):
+        def item(self, epoch, index):
+            time.sleep(0.002)
+            made.append(index)
+            return super().item(epoch, index)
+
     before = threading.active_count()
-    stream = Batches(Places(5), 3).stream(workers=2)
+    stream = Batches(Slow(5), 1).stream(workers=2, ahead=100)
     next(stream)
     assert threading.active_count() > before
     stream.close()
     assert threading.active_count() == before
+    assert len(made) < 100  # of 200 that were ordered
 
 
 @pytest.mark.parametrize("workers", [0, 2])
