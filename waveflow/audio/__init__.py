@@ -6,6 +6,8 @@ from waveflow.audio.mel import MelSpectrogram, check_mel
 from waveflow.audio.mel_config import MEL_PRESETS, MelConfig
 from waveflow.audio.mel_files import MEL_SUFFIXES, read_mel, read_mel_config, write_mel
 from waveflow.audio.mel_filterbank import band_centres, mel_filterbank
+from waveflow.audio.metrics import compare
+from waveflow.audio.pictures import mel_image, mel_picture
 from waveflow.audio.waveform import check_waveform, from_pcm16, to_pcm16
 
 __all__ = [
@@ -21,8 +23,11 @@ __all__ = [
     "band_centres",
     "check_mel",
     "check_waveform",
+    "compare",
     "from_pcm16",
     "mel_filterbank",
+    "mel_image",
+    "mel_picture",
     "read_audio",
     "read_mel",
     "read_mel_config",
