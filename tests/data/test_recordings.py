@@ -67,7 +67,7 @@ def test_every_bad_file_is_skipped_with_its_reason(bad_folder, caplog):
     assert not any(str(bad_folder) in reason or "\n" in reason for reason in reasons.values())
     messages = [record.getMessage() for record in caplog.records]
     assert messages[:-1] == [f"skipped {name}: {reason}" for name, reason in recordings.skipped]
-    assert messages[-1] == "skipped 10 of 12 clips, 2 are left"
+    assert messages[-1] == "skipped 10 of 12 clips, 2 left"
 
 
 def test_a_listed_file_that_is_missing_is_skipped(tmp_path):
@@ -79,10 +79,11 @@ def test_a_listed_file_that_is_missing_is_skipped(tmp_path):
     assert "No such file" in recordings.skipped[0].reason
 
 
-def test_nothing_left_is_an_error_that_names_an_example(tmp_path):
+def test_nothing_left_is_an_error_that_names_an_example(tmp_path, caplog):
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     with pytest.raises(InputError, match=r"no clip is left of 1; the first: silent: .*silent"):
         read(tmp_path)
+    assert "skipped silent: " in caplog.text
     with pytest.raises(InputError, match="no clip is left of 0"):
         Recordings([], RATE)
 

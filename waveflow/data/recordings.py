@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from waveflow.audio import audio_info, from_pcm16, read_audio, to_pcm16
+from waveflow.audio import AudioInfo, audio_info, from_pcm16, read_audio, to_pcm16
 from waveflow.data.clips import Clip
 from waveflow.errors import InputError
 
@@ -114,7 +114,7 @@ class Recordings:
                     averaged += info.channels > 1
         self._report(len(clips), resampled, averaged)
 
-    def _open(self, clip: Clip):
+    def _open(self, clip: Clip) -> tuple[np.ndarray, AudioInfo] | Skipped:
         try:
             info = audio_info(clip.path)
             samples = self._decode(clip)
@@ -131,18 +131,13 @@ class Recordings:
         return to_pcm16(read_audio(clip.path, self.sample_rate, quiet=True).waveform.numpy())
 
     def _report(self, total: int, resampled: int, averaged: int) -> None:
-        if not self.clips:
-            example = f"; the first: {self.skipped[0].name}: {self.skipped[0].reason}" if self.skipped else ""
-            raise InputError(f"no clip is left of {total}{example}")
         if resampled or averaged:
-            logger.warning(
-                "%d of %d clips resampled to %d Hz, %d averaged to one channel",
-                resampled,
-                total,
-                self.sample_rate,
-                averaged,
-            )
+            message = "%d of %d clips resampled to %d Hz, %d averaged to one channel"
+            logger.warning(message, resampled, total, self.sample_rate, averaged)
         for skipped in self.skipped:
             logger.warning("skipped %s: %s", *skipped)
         if self.skipped:
-            logger.warning("skipped %d of %d clips, %d are left", len(self.skipped), total, len(self.clips))
+            logger.warning("skipped %d of %d clips, %d left", len(self.skipped), total, len(self.clips))
+        if not self.clips:
+            example = f"; the first: {self.skipped[0].name}: {self.skipped[0].reason}" if self.skipped else ""
+            raise InputError(f"no clip is left of {total}{example}")
