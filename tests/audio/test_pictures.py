@@ -59,6 +59,10 @@ def test_nan_is_drawn_and_wrong_bands_refused():
         mel_image([], CONFIG)
 
 
-def test_pyplot_is_never_loaded():
-    code = "import sys, waveflow.audio; assert 'matplotlib.pyplot' not in sys.modules"
+def test_pyplot_is_never_loaded_and_matplotlib_only_to_draw():
+    code = """if True:
+        import sys, torch, waveflow.audio as audio
+        assert not {"matplotlib", "pystoi", "numba"} & set(sys.modules)
+        audio.mel_image([("a", torch.zeros(80, 3))], audio.MelConfig())
+        assert "matplotlib.pyplot" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)

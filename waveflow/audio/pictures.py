@@ -3,10 +3,9 @@
 import io
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from waveflow.audio.atomic import write_whole
@@ -14,10 +13,13 @@ from waveflow.audio.mel_config import MelConfig
 from waveflow.audio.mel_filterbank import band_centres
 from waveflow.errors import InputError
 
+if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
 Panel = tuple[str, Tensor | np.ndarray]
 """A title and a mel (n_mels, frames) or (1, n_mels, frames)."""
 
-_TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
+_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
 def mel_picture(path: str | os.PathLike, panels: Sequence[Panel], config: MelConfig) -> None:
@@ -44,7 +46,11 @@ def mel_image(panels: Sequence[Panel], config: MelConfig) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw(panels: Sequence[Panel], config: MelConfig) -> FigureCanvasAgg:
+def _draw(panels: Sequence[Panel], config: MelConfig) -> "FigureCanvasAgg":
+    # A second to load, which no other use of the package should wait for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if not panels:
         raise InputError("a picture of mels needs at least one")
     titles = [title for title, _ in panels]

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import soxr
-from pystoi import stoi as _stoi
 from torch import Tensor
 
 from waveflow.audio.metrics.alignment import align
@@ -25,6 +24,8 @@ def stoi(real: Tensor | np.ndarray, generated: Tensor | np.ndarray, sample_rate:
     Raises:
         InputError: for less than about 0.4 s of speech, silence not counted.
     """
+    from pystoi import stoi as _stoi  # loads scipy.signal, a second that no other use of the package should wait for
+
     real, generated = align(real, generated)
     if not real.any():
         raise InputError("STOI needs speech, but the real waveform is silent")

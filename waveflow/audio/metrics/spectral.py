@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor
 
@@ -82,9 +81,10 @@ def cepstral_distance(log_mel: np.ndarray, other: np.ndarray, coefficients: int 
         other: the same shape.
         coefficients: K, less than n_mels.
     """
-    # scipy's DCT-II is twice the sum
-    cepstra = scipy.fft.dct(np.asarray(log_mel, np.float64) - other, axis=0) / len(log_mel)
-    return 10 * math.sqrt(2) / math.log(10) * float(np.linalg.norm(cepstra[1 : coefficients + 1], axis=0).mean())
+    bands = len(log_mel)
+    k, n = np.arange(1, coefficients + 1)[:, None], np.arange(bands)
+    cepstra = 2 / bands * np.cos(np.pi * k * (n + 0.5) / bands) @ (np.asarray(log_mel, np.float64) - other)
+    return 10 * math.sqrt(2) / math.log(10) * float(np.linalg.norm(cepstra, axis=0).mean())
 
 
 def _log_mels(real: Tensor | np.ndarray, generated: Tensor | np.ndarray, sample_rate: int) -> Tensor:
