@@ -1,0 +1,116 @@
+"""From mel frames to the rate of a vocoder's groups of samples."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from waveflow.context import Context, Ragged
+
+
+class TransposedUpsampler(nn.Module):
+    """A transposed convolution to the sample rate, folded into groups (WaveGlow: arXiv:1811.00002, section 2.1).
+
+    Channel ``c * group + i`` of the result holds band c at sample i of each group. Only the first ``frames *
+    hop_length`` samples are made, so no output depends on a later frame. Computed as one matrix product over the
+    ``kernel_size / hop_length`` frames that overlap, which gives channels-last memory at once.
+
+    Args:
+        n_mels: bands.
+        hop_length: samples a frame.
+        group: samples a group; divides ``hop_length``.
+        kernel_size: taps, a multiple of ``hop_length``.
+
+    Shape:
+        ``(B, n_mels, frames)`` to ``(B, n_mels * group, frames * hop_length / group)``; ``Ragged`` to ``Ragged``.
+
+    Raises:
+        ValueError: if the sizes do not divide each other.
+    """
+
+    def __init__(self, n_mels: int, hop_length: int, group: int, kernel_size: int = 1024):
+        super().__init__()
+        if hop_length % group or kernel_size % hop_length:
+            raise ValueError(
+                "TransposedUpsampler expects a group that divides hop_length and a kernel_size that is a
+                multiple
+               
+                of it, " f"got group {group}, hop_length {hop_length}, kernel_size {kernel_size}"
+            )
+        self.out_channels = n_mels * group
+        self.group, self.hop_length = group, hop_length
+        self.overlap = kernel_size // hop_length
+        self.reach = (self.overlap - 1, 0)
+        self.convolution = nn.ConvTranspose1d(n_mels, n_mels, kernel_size, stride=hop_length)
+
+    def forward(self, mel: Context) -> Context:
+        return _ragged(self, mel, self.hop_length // self.group)
+
+    def upsample(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+        batch, n_mels, frames = mel.shape
+        groups = self.hop_length // self.group
+        # (in, out, overlap, groups, i) -> rows (overlap, in), columns (groups, out, i)
+        weight = self.convolution.weight.reshape(n_mels, n_mels, self.overlap, groups, self.group)
+        weight = weight.permute(2, 0, 3, 1, 4).reshape(self.overlap * n_mels, -1)
+        bias = self.convolution.bias[:, None].expand(groups, n_mels, self.group).reshape(-1)
+        padded = F.pad(mel.transpose(1, 2), (0, 0, self.overlap - 1, 0))
+        past = [padded[:, self.overlap - 1 - i : self.overlap - 1 - i + frames] for i in range(self.overlap)]
+        out = torch.cat(past, 2) @ weight + bias
+        return out.reshape(batch, frames * groups, self.out_channels).transpose(1, 2)
+
+
+class LinearUpsampler(nn.Module):
+    """A convolution over frames, then linear interpolation to the centres of the groups.
+
+    Args:
+        n_mels: bands.
+        channels: channels of the result.
+        hop_length: samples a frame.
+        group: samples a group; divides ``hop_length``.
+        centered: whether frame f is centred on sample ``f * hop_length`` (else on the middle of its hop).
+        kernel_size: frames that the convolution sees, odd.
+
+    Shape:
+        ``(B, n_mels, frames)`` to ``(B, channels, frames * hop_length / group)``; ``Ragged`` to ``Ragged``.
+
+    Raises:
+        ValueError: if the group does not divide the hop.
+    """
+
+    def __init__(
+        self, n_mels: int, channels: int, hop_length: int, group: int, centered: bool = True, kernel_size: int = 5
+    ):
+        super().__init__()
+        if hop_length % group:
+            raise ValueError(f"LinearUpsampler expects a group that divides hop_length {hop_length}, got {group}")
+        self.out_channels = channels
+        self.group, self.hop_length = group, hop_length
+        self.offset = 0.0 if centered else hop_length / 2
+        self.reach = (kernel_size // 2 + 1, kernel_size // 2 + 1)
+        self.convolution = nn.Conv1d(n_mels, channels, kernel_size, padding=kernel_size // 2)
+
+    def forward(self, mel: Context) -> Context:
+        return _ragged(self, mel, self.hop_length // self.group)
+
+    def upsample(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+        frames = self.convolution(mel).transpose(1, 2)
+        batch, count, channels = frames.shape
+        last = (torch.full((batch,), count, device=mel.device) if lengths is None else lengths)[:, None] - 1
+        centres = torch.arange(count * self.hop_length // self.group, device=mel.device) * self.group + self.group / 2
+        position = ((centres - self.offset) / self.hop_length).to(frames.dtype)
+        left = position.floor()
+        weight = (position - left)[:, None]
+        left = left.long()[None].expand(batch, -1)
+
+        def at(index: Tensor) -> Tensor:
+            index = torch.minimum(index.clamp_min(0), last.clamp_min(0))
+            return frames.gather(1, index[:, :, None].expand(-1, -1, channels))
+
+        return torch.lerp(at(left), at(left + 1), weight.expand(-1, channels)).transpose(1, 2)
+
+
+def _ragged(upsampler: nn.Module, mel: Context, rate: int) -> Context:
+    if not isinstance(mel, Ragged):
+        return upsampler.upsample(mel, None)
+    values = upsampler.upsample(mel.values, mel.mask[:, 0].sum(1).long())
+    mask = mel.mask.repeat_interleave(rate, 2)
+    return Ragged(values * mask, mask)

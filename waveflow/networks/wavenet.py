@@ -1,0 +1,197 @@
+"""The dilated, gated convolution stack of WaveNet, in the form that conditions couplings."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from waveflow.context import Context, Ragged
+from waveflow.networks.convolution import ChannelsLastConv1d, convolve, to_channels_last
+
+
+class WaveNetStack(nn.Module):
+    r"""Residual layers of dilated convolutions with a gated activation and skip connections.
+
+    .. math::
+        a_l = \tanh(W_l * h_l + V_l c) \odot \sigma(W'_l * h_l + V'_l c), \quad
+        h_{l+1} = h_l + R_l a_l, \quad y = O \sum_l S_l a_l
+
+    Layer l has dilation :math:`2^{l \bmod \text{cycle}}`. Non-causal, zero-padded to the same length; O starts at zero
+    (WaveNet: arXiv:1609.03499; as WaveGlow's coupling: arXiv:1811.00002, section 2.1).
+
+    Args:
+        in_channels: channels of x.
+        out_channels: channels of y.
+        channels: width of h, of the gates and of the skip sum.
+        layers: number of layers.
+        kernel_size: taps of the dilated convolutions, odd.
+        context_channels: channels of the context, 0 for none.
+        cycle: layers after which the dilation begins again at 1; 0 for never.
+        separable: replace each dilated convolution by a depthwise one followed by a product over
+            channels (SqueezeWave: arXiv:2001.05685).
+
+    Shape:
+        x ``(B, in_channels, T)``, context ``(B, context_channels, >= T)`` (a surplus is ignored) to ``(B,
+        out_channels, T)``. Under a ``Ragged`` context the padding is held at zero in every layer.
+
+    Raises:
+        ValueError: if the context is missing, has other channels or is shorter than x.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        layers: int,
+        kernel_size: int = 3,
+        context_channels: int = 0,
+        cycle: int = 0,
+        separable: bool = False,
+    ):
+        super().__init__()
+        self.context_channels = context_channels
+        self.input = weight_norm(ChannelsLastConv1d(in_channels, channels))
+        dilations = [2 ** (i % cycle if cycle else i) for i in range(layers)]
+        self.layers = nn.ModuleList(
+            GatedLayer(channels, kernel_size, d, context_channels, separable, last=i == layers - 1)
+            for i, d in enumerate(dilations)
+        )
+        self.output = ChannelsLastConv1d(channels, out_channels)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    @property
+    def reach(self) -> int:
+        """Number of positions to either side that an output depends on."""
+        return sum(layer.reach for layer in self.layers)
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        context, mask = _fit(x, context, self.context_channels)
+        h = _masked(self.input(to_channels_last(x)), mask)
+        skips = 0
+        for layer in self.layers:
+            residual, skip = layer(h, context)
+            skips = skips + skip
+            if residual is not None:
+                h = _masked(h + residual, mask)
+        return self.output(skips).squeeze(2)
+
+    def folded(self, dtype: torch.dtype = torch.float32) -> "FoldedWaveNetStack":
+        """A frozen equal of this stack for inference, computing in ``dtype``."""
+        return FoldedWaveNetStack(self, dtype)
+
+
+class GatedLayer(nn.Module):
+    """One layer of :class:`WaveNetStack`: from h and context to (residual, skip), the residual None in the last layer."""
+
+    def __init__(
+        self, channels: int, kernel_size: int, dilation: int, context_channels: int, separable: bool, last: bool
+    ):
+        super().__init__()
+        self.channels = channels
+        self.reach = dilation * (kernel_size - 1) // 2
+        if separable:
+            self.depthwise = weight_norm(ChannelsLastConv1d(channels, channels, kernel_size, dilation, groups=channels))
+            self.gates = weight_norm(ChannelsLastConv1d(channels, 2 * channels))
+        else:
+            self.depthwise = None
+            self.gates = weight_norm(ChannelsLastConv1d(channels, 2 * channels, kernel_size, dilation))
+        self.condition = weight_norm(ChannelsLastConv1d(context_channels, 2 * channels)) if context_channels else None
+        self.mix = weight_norm(ChannelsLastConv1d(channels, channels if last else 2 * channels))
+
+    def forward(self, h: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        gates = self.gates(h if self.depthwise is None else self.depthwise(h))
+        if self.condition is not None:
+            gates = gates + self.condition(context)
+        # tanh(a) sigmoid(b) = (tanh(a) + tanh(a) tanh(b / 2)) / 2: on a CPU tanh is several times faster than
+        # sigmoid, and only the two tanhs have to be kept for the backward pass.
+        a, b = torch.tanh(gates[:, : self.channels]), torch.tanh(0.5 * gates[:, self.channels :])
+        mixed = self.mix(0.5 * torch.addcmul(a, a, b))
+        if mixed.shape[1] == self.channels:
+            return None, mixed
+        return mixed[:, : self.channels], mixed[:, self.channels :]
+
+
+class FoldedWaveNetStack(nn.Module):
+    """What a :class:`WaveNetStack` computes, with everything that is constant multiplied out beforehand.
+
+    Weight norm is applied; the skip sum and the output layer, linear both, become one small product for each layer;
+    the factors of the gate go into the weights. In a dtype lower than float32 the sum of the outputs is still
+    float32. Frozen; same call and result as the stack, to rounding.
+    """
+
+    def __init__(self, stack: WaveNetStack, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+        self.context_channels = stack.context_channels
+        self.reach = stack.reach
+        self.dilations = [layer.reach * 2 // max(1, layer_taps(layer) - 1) for layer in stack.layers]
+        self.groups = stack.input.out_channels
+        self._store("input", stack.input.weight, stack.input.bias)
+        out = stack.output.weight[:, :, 0].double()
+        output_bias = stack.output.bias.double()
+        for i, layer in enumerate(stack.layers):
+            c = layer.channels
+            halves = torch.ones(2 * c, 1, 1, dtype=torch.float64)
+            halves[c:] = 0.5
+            if layer.depthwise is not None:
+                self._store(f"depthwise{i}", layer.depthwise.weight, layer.depthwise.bias)
+            bias = layer.gates.bias.double()
+            if layer.condition is not None:
+                bias = bias + layer.condition.bias.double()
+                self._store(f"condition{i}", layer.condition.weight.double() * halves, None)
+            self._store(f"gates{i}", layer.gates.weight.double() * halves, bias * halves[:, 0, 0])
+            mix, mix_bias = layer.mix.weight[:, :, 0].double(), layer.mix.bias.double()
+            residual, skip = mix[:-c], mix[-c:]
+            output_bias = output_bias + out @ mix_bias[-c:]
+            residual_bias = torch.cat([mix_bias[:-c], torch.zeros(len(out), dtype=torch.float64)])
+            self._store(f"mix{i}", 0.5 * torch.cat([residual, out @ skip])[:, :, None], residual_bias)
+        self.register_buffer("output_bias", output_bias.float()[:, None, None])
+
+    def _store(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
+        weight = weight.detach().to(self.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        self.register_buffer(f"{name}_weight", weight)
+        self.register_buffer(f"{name}_bias", None if bias is None else bias.detach().to(self.dtype))
+
+    def _apply_stored(self, name: str, x: Tensor, dilation: int = 1, groups: int = 1) -> Tensor:
+        return convolve(x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"), dilation, groups)
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        context, mask = _fit(x, context, self.context_channels)
+        context = None if context is None else context.to(self.dtype)
+        mask = None if mask is None else mask.to(self.dtype)
+        h = _masked(self._apply_stored("input", to_channels_last(x.to(self.dtype))), mask)
+        y = self.output_bias
+        for i, dilation in enumerate(self.dilations):
+            if hasattr(self, f"depthwise{i}_weight"):
+                gates = self._apply_stored(f"gates{i}", self._apply_stored(f"depthwise{i}", h, dilation, self.groups))
+            else:
+                gates = self._apply_stored(f"gates{i}", h, dilation)
+            if context is not None:
+                gates = gates + self._apply_stored(f"condition{i}", context)
+            a, b = torch.tanh(gates).chunk(2, 1)
+            mixed = self._apply_stored(f"mix{i}", torch.addcmul(a, a, b))
+            y = y + mixed[:, -len(self.output_bias) :]
+            if i < len(self.dilations) - 1:
+                h = _masked(h + mixed[:, : -len(self.output_bias)], mask)
+        return y.squeeze(2)
+
+
+def layer_taps(layer: GatedLayer) -> int:
+    return (layer.gates if layer.depthwise is None else layer.depthwise).kernel_size[0]
+
+
+def _fit(x: Tensor, context: Context, channels: int) -> tuple[Tensor | None, Tensor | None]:
+    """Context and mask in channels-last memory, cut to the length of x."""
+    if not channels:
+        return None, None
+    values, mask = context if isinstance(context, Ragged) else (context, None)
+    length = x.shape[-1]
+    if values is None or values.shape[1] != channels or values.shape[-1] < length:
+        got = None if values is None else tuple(values.shape)
+        raise ValueError(f"WaveNetStack expects a context (B, {channels}, {length} or more), got {got}")
+    return to_channels_last(values[..., :length]), None if mask is None else mask[..., :length].unsqueeze(2)
+
+
+def _masked(h: Tensor, mask: Tensor | None) -> Tensor:
+    return h if mask is None else h * mask
