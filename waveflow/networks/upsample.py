@@ -31,10 +31,8 @@ class TransposedUpsampler(nn.Module):
         super().__init__()
         if hop_length % group or kernel_size % hop_length:
             raise ValueError(
-                "TransposedUpsampler expects a group that divides hop_length and a kernel_size that is a
-                multiple
-               
-                of it, " f"got group {group}, hop_length {hop_length}, kernel_size {kernel_size}"
+                "TransposedUpsampler expects a group that divides hop_length and a kernel_size that is a multiple of "
+                f"it, got group {group}, hop_length {hop_length}, kernel_size {kernel_size}"
             )
         self.out_channels = n_mels * group
         self.group, self.hop_length = group, hop_length

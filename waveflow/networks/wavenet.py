@@ -82,7 +82,7 @@ class WaveNetStack(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """One layer of :class:`WaveNetStack`: from h and context to (residual, skip), the residual None in the last layer."""
+    """One layer of :class:`WaveNetStack`: h and context to (residual, skip), the residual None in the last layer."""
 
     def __init__(
         self, channels: int, kernel_size: int, dilation: int, context_channels: int, separable: bool, last: bool

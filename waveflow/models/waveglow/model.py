@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class WaveGlowConfig:
                 raise InputError(f"WaveGlow expects {name} of at least 1, got {getattr(self, name)}")
         if self.group % 2 or self.mel.hop_length % self.group:
             raise InputError(
-                f"WaveGlow expects an even group that divides the hop of {self.mel.hop_length} samples, got {self.group}"
+                f"WaveGlow expects an even group that divides the hop of {self.mel.hop_length}, got {self.group}"
             )
         if self.temperature < 0:
             raise InputError(f"WaveGlow expects a temperature of at least 0, got {self.temperature}")
@@ -105,7 +105,7 @@ class WaveGlow(PretrainedModel):
     """
 
     Config = WaveGlowConfig
-    PRESETS = {
+    PRESETS: ClassVar = {
         "ljspeech": {},
         "ljspeech-512": {"channels": 512},
         "ljspeech-64": {"channels": 64},
