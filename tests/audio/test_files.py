@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waveflow.audio import atomic, audio_info, files, from_pcm16, read_audio, resample, to_pcm16, write_audio
+from waveflow.audio import atomic, audio_info, from_pcm16, read_audio, resample, to_pcm16, truncation, write_audio
 from waveflow.errors import InputError
 
 RATE = 22050
@@ -137,6 +137,10 @@ BAD_FILES = {
     "no samples": (lambda d: written(d / "a.wav", np.zeros(0)), "has no samples"),
     "cut wav": (lambda d: cut(written(d / "a.wav"), 0.5), "truncated, 20022 bytes .* 40044"),
     "cut flac": (lambda d: cut(written(d / "a.flac"), 0.5), "truncated|cannot be decoded"),
+    "cut ogg": (lambda d: cut(written(d / "a.ogg"), 0.5), "truncated, the end of its ogg stream"),
+    "end cut off ogg": (lambda d: cut(written(d / "a.ogg"), 0.999), "truncated, the end of its ogg stream"),
+    "cut aiff": (lambda d: cut(written(d / "a.aiff"), 0.5), "truncated, .* bytes"),
+    "cut mp3": (lambda d: cut(written(d / "a.mp3"), 0.5), "truncated, .* samples where 20000"),
     "cut header": (lambda d: cut(written(d / "a.flac"), 0.0005), "not a readable audio"),
     "silent": (lambda d: written(d / "a.wav", np.zeros(2000)), "digitally silent, every sample is 0"),
     "constant": (lambda d: written(d / "a.wav", np.full(2000, 0.25)), "digitally silent, every sample is 0.25"),
@@ -163,7 +167,7 @@ def test_no_permission(tmp_path, monkeypatch):
     def denied(*arguments):  # root, which tests may run as, reads everything
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(files, "open", denied, raising=False)
+    monkeypatch.setattr(truncation, "open", denied, raising=False)
     with pytest.raises(InputError, match=r"a\.wav: Permission denied"):
         read_audio(written(tmp_path / "a.wav"))
 

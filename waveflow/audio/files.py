@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from waveflow.audio.atomic import write_whole
+from waveflow.audio.truncation import check_not_truncated
 from waveflow.audio.waveform import check_waveform, to_pcm16
 from waveflow.errors import InputError
 
@@ -180,14 +180,11 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, not an audio file")
-        with open(path, "rb") as file:
-            head = file.read(12)
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: empty file")
+        check_not_truncated(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    if not head:
-        raise InputError(f"{path}: empty file")
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        _check_riff_size(path, *struct.unpack("<I", head[4:8]))
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
@@ -196,13 +193,6 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
         file.close()
         raise InputError(f"{path}: has no samples")
     return file
-
-
-def _check_riff_size(path: Path, declared: int) -> None:
-    """libsndfile reads what is left of a cut wav file without a word. 0 and 0xFFFFFFFF: written to a pipe, unknown."""
-    size = path.stat().st_size
-    if declared not in (0, 0xFFFFFFFF) and declared + 8 > size + 1:
-        raise InputError(f"{path}: truncated, {size} bytes where its header announces {declared + 8}")
 
 
 def _check_content(samples: np.ndarray, waveform: Tensor, path: str | os.PathLike) -> None:

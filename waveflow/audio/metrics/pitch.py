@@ -24,8 +24,8 @@ def pitch_track(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """
     at_rate = soxr.resample(np.asarray(waveform, np.float64), sample_rate, _RATE, quality="VHQ")
     frames = {"frame_length": _FRAME, "hop_length": _HOP, "resolution": _SEMITONES}
-    frequency, voiced, _ = librosa.pyin(at_rate, fmin=_LOWEST, fmax=_HIGHEST, sr=_RATE, **frames)
-    return np.where(voiced, frequency, np.nan)
+    frequency, _, _ = librosa.pyin(at_rate, fmin=_LOWEST, fmax=_HIGHEST, sr=_RATE, **frames)
+    return frequency
 
 
 def compare_pitch(
