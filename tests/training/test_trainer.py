@@ -105,6 +105,15 @@ def test_twenty_steps_equal_ten_and_ten_more_bit_for_bit(tmp_path):
     assert exported(tmp_path / "pieces")["net.0.weight"].std() > 0
 
 
+def test_finished_run_that_is_resumed_stays_as_it_is(tmp_path, capsys):
+    settings = {"steps": 5, "validate_every": 2, "validate": careless_validation}
+    train(tmp_path / "run", **settings)
+    before = files(tmp_path / "run")
+    state, _, _ = train(tmp_path / "run", resume=True, **settings)
+    assert files(tmp_path / "run") == before and state.step == 5
+    assert "nothing left to train" in capsys.readouterr().err
+
+
 def test_validation_and_sampling_do_not_change_what_is_learnt(tmp_path):
     train(tmp_path / "plain", objective=noisy_squared_error, steps=6)
     train(
@@ -128,11 +137,12 @@ def test_seed_sets_weights_and_noise(tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_saves_and_continues_as_if_nothing_had_been(tmp_path, signum, capsys):
     settings = {"steps": 12, "validate": careless_validation, "validate_every": 5, "log_every": 5}
+    handler = signal.getsignal(signum)
     train(tmp_path / "straight", objective=noisy_squared_error, **settings)
     with pytest.raises(Interrupted) as stop:
         train(tmp_path / "pieces", objective=killed_at(7, signum, noisy_squared_error), **settings)
     assert stop.value.code == 128 + signum
-    assert signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler)
+    assert signal.getsignal(signum) == handler
     assert "after step 7 of 12" in capsys.readouterr().err
     assert (tmp_path / "pieces" / "model.safetensors").exists()
     train(tmp_path / "pieces", objective=noisy_squared_error, resume=True, **settings)

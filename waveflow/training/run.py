@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,9 @@ class Run:
             source.close()
             self.progress.close()
             if self.trainer.rank == 0:
-                self.log.close()
+                # All figures are flushed when they are logged; an error here would only hide the one that led here.
+                with suppress(OSError):
+                    self.log.close()
         if stopping or self.watch.signum:
             raise self._interruption()
         return state
@@ -237,6 +240,8 @@ class Run:
         self.log = RunLog(self.trainer.folder, self.state.step, checkpoint["log_size"] if checkpoint else 0)
 
     def _headline(self) -> str:
+        if self.state.step >= self.config.steps:
+            return f"nothing left to train: the run in {self.config.out} has {self.state.step} steps already"
         count = sum(p.numel() for p in self.model.parameters())
         processes = f"{self.trainer.world_size} x " if self.trainer.world_size > 1 else ""
         text = (
