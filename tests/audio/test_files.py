@@ -64,6 +64,20 @@ def test_ogg_is_written(tmp_path):
     assert np.abs(read_audio(tmp_path / "a.ogg").waveform.numpy() - tone(8000)).max() < 0.05
 
 
+def test_a_decoder_may_overshoot(tmp_path):
+    loud = np.sign(tone(8000, frequency=317)) * np.random.default_rng(0).uniform(0.9, 0.999, 8000)
+    write_audio(tmp_path / "a.ogg", loud, RATE)
+    assert np.abs(soundfile.read(tmp_path / "a.ogg")[0]).max() > 1.01
+    assert read_audio(tmp_path / "a.ogg", stop=4000).waveform.abs().max() == 1
+
+
+def test_an_ogg_cut_between_pages_is_truncated(tmp_path):
+    content = written(tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "a.ogg").write_bytes(content[: content.rfind(b"OggS")])
+    with pytest.raises(InputError, match="the end of its ogg stream is missing"):
+        read_audio(tmp_path / "a.ogg")
+
+
 def test_channels_are_averaged_with_a_word(tmp_path, caplog):
     left, right = tone(), tone(frequency=1000)
     write_audio(tmp_path / "a.wav", torch.from_numpy(np.stack([left, right])), RATE)

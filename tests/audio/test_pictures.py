@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from waveflow.audio import MelConfig, mel_image, mel_picture
+from waveflow.audio.pictures import _draw
 from waveflow.errors import InputError
 
 CONFIG = MelConfig()
@@ -41,6 +42,16 @@ def test_a_loud_spot_is_drawn_in_its_place(panel):
     # frames 20 to 29 of 100 and bands 60 to 69 of 80: the upper left, a tenth of the width and an eighth of the height
     assert columns.max() < 400 and rows.mean() - 250 * panel < 125
     assert 75 < width < 95 and 20 < height < 28
+
+
+def test_axes_are_seconds_and_hertz():
+    figure = _draw([("a", QUIET), ("b", QUIET)], CONFIG).figure
+    upper, lower, _ = figure.axes
+    assert upper.get_xlim() == lower.get_xlim() == (0, 100 * 256 / 22050)
+    assert (lower.get_xlabel(), lower.get_ylabel()) == ("seconds", "Hz")
+    ticks = dict(zip((label.get_text() for label in lower.get_yticklabels()), lower.get_yticks(), strict=True))
+    # Slaney's scale, 81 steps over 0 to 15 + 27 ln(8) / ln(6.4) mel; 1000 Hz is mel 15, band 0 is one step up
+    assert ticks["1000"] == pytest.approx(15 / ((15 + 27 * np.log(8) / np.log(6.4)) / 81) - 1, abs=0.02)
 
 
 def test_all_panels_share_the_range_of_the_first():

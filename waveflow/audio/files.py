@@ -24,6 +24,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".a
 """Suffixes that ``read_audio`` is expected to read, for those who search folders."""
 
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+_LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")  # decoders overshoot full scale
 _HARD_CLIPPED = 0.01  # loud masters have a few samples at full scale in a thousand, a full-scale sine 0.5 %
 
 
@@ -77,7 +78,7 @@ def read_audio(
     """Read a file, or a part of it, as a mono waveform.
 
     More channels are averaged to one; another rate is resampled (soxr, very high quality). A warning in the log
-    ``waveflow`` says so.
+    ``waveflow`` says so. What decoders of lossy formats make beyond [-1, 1] is clipped.
 
     Args:
         path: wav, flac, ogg, mp3, or whatever else libsndfile reads.
@@ -95,7 +96,7 @@ def read_audio(
             than 1 % of the samples clipped at full scale.
     """
     with _open(path) as file:
-        total, rate, channels = file.frames, file.samplerate, file.channels
+        total, rate, channels, lossy = file.frames, file.samplerate, file.channels, file.subtype in _LOSSY
         stop = total if stop is None else stop
         if not 0 <= start < stop <= total:
             raise InputError(f"{path}: no samples [{start}, {stop}), it has {total}")
@@ -107,6 +108,8 @@ def read_audio(
     if len(samples) < stop - start:
         raise InputError(f"{path}: truncated, {len(samples)} samples where {stop - start} were expected")
 
+    if lossy:
+        samples = samples.clip(-1, 1)
     waveform = torch.from_numpy(samples.mean(1) if channels > 1 else samples[:, 0].copy())
     check_waveform(torch.from_numpy(samples), str(path))
     if start == 0 and stop == total:
