@@ -20,6 +20,7 @@ from torch import nn
 
 from waveflow.errors import InputError
 from waveflow.training import Interrupted, Trainer, TrainerConfig, learning_rate_factor
+from waveflow.training.randomness import seed_generators
 
 
 def clone(model):
@@ -132,6 +133,13 @@ def test_seed_sets_weights_and_noise(tmp_path):
         train(tmp_path / name, objective=noisy_squared_error, steps=3, seed=seed)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert files(tmp_path / "a")[0] != files(tmp_path / "c")[0]
+
+
+def test_seeding_every_step_does_not_pile_up_memory():
+    before = len(torch.cuda._queued_calls)
+    for step in range(10):
+        seed_generators(0, step)
+    assert len(torch.cuda._queued_calls) == before
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -37,15 +37,19 @@ def launch(config: TrainerConfig) -> "Fabric":
             f"{local} processes were started on a machine with {gpus} GPUs; start {gpus}, or use device cpu"
         )
 
-    # `fabric run` names the strategy itself and takes a second one for a conflict.
-    ddp = world > 1 and "LT_CLI_USED" not in os.environ
+    # `fabric run` names the strategy itself, and has launched the processes when the script begins.
+    by_fabric_run = "LT_CLI_USED" in os.environ
     fabric = Fabric(
         accelerator=accelerator,
         devices=local,
         num_nodes=world // local,
-        strategy=DDPStrategy(timeout=PATIENCE) if ddp else "auto",
+        strategy=DDPStrategy(timeout=PATIENCE) if world > 1 and not by_fabric_run else "auto",
         # Fabric's 64-true rounds what the model returns to float32; the run casts model and batches itself.
         precision="bf16-mixed" if config.precision == "bf16-mixed" else "32-true",
     )
-    fabric.launch()
+    if not by_fabric_run:
+        fabric.launch()
+    if accelerator == "cuda":
+        # So that seeding reaches the GPU's generator from the start.
+        torch.cuda.init()
     return fabric

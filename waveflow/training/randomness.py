@@ -7,10 +7,11 @@ import torch
 
 
 def seed_generators(*key: int) -> None:
-    """Put the global generators of python, numpy and torch (all devices) into a state that follows from ``key`` alone.
+    """Put the global generators of python, numpy and torch into a state that follows from ``key`` alone.
 
-    The trainer calls it before every step with (seed, purpose, rank, step). So the generators need no place in a
-    checkpoint, and nothing that validation or a prefetching thread draws can change what training sees.
+    For torch: those of the CPU and, once CUDA is in use, of the current GPU. The trainer calls it before every step
+    with (seed, purpose, rank, step). So the generators need no place in a checkpoint, and nothing that validation
+    draws can change what training sees.
 
     Args:
         key: integers, 0 or more.
@@ -24,4 +25,7 @@ def seed_generators(*key: int) -> None:
     seed = int.from_bytes(words[:2].tobytes(), "little")
     random.seed(seed)
     np.random.seed(words)
-    torch.manual_seed(seed)
+    # Not torch.manual_seed: until CUDA is first used it keeps every call, with a stack trace, in a list.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)

@@ -85,7 +85,7 @@ class Run:
             with self.watch:
                 while True:
                     if not stopping and state.validated != state.step and self._is_due(config.validate_every):
-                        stopping = not self._evaluate(scheduled=True)
+                        stopping = not self._evaluate()
                     done = stopping or state.step >= config.steps
                     if saved != state.step and (done or (state.step and self._is_due(config.save_every))):
                         self.trainer.on_first(self._save)
@@ -95,7 +95,7 @@ class Run:
                     stopping = self._step(next(source))
                 if not stopping and state.validated != state.step:
                     # After the save: to a run that is prolonged from there, this validation never happened.
-                    stopping = not self._evaluate(scheduled=False)
+                    stopping = not self._evaluate()
         finally:
             source.close()
             self.progress.close()
@@ -152,11 +152,8 @@ class Run:
         *means, stopping = self.fabric.all_reduce(packed, reduce_op="mean").tolist()
         return dict(zip(figures, means, strict=True)), stopping > 0
 
-    def _evaluate(self, scheduled: bool) -> bool:
-        """Validate and sample with the averaged weights. False if a signal cut it short: then it never happened.
-
-        Only what is scheduled is remembered; the evaluation at the end of a run is not, since a longer one has none.
-        """
+    def _evaluate(self) -> bool:
+        """Validate and sample with the averaged weights. False if a signal cut it short: then it never happened."""
         if self.validate is None and self.sample is None:
             return True
         figures = self.trainer.on_first(self._evaluated)
@@ -165,8 +162,7 @@ class Run:
             return False
         state = self.state
         state.before, state.after = state.before or figures, figures
-        if scheduled:
-            state.validated = state.step
+        state.validated = state.step
         if self.trainer.rank == 0:
             self.log.step = state.step
             self.log.scalars({f"validate/{name}": value for name, value in figures.items()})
