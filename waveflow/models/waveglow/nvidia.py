@@ -1,0 +1,414 @@
+"""Reading the WaveGlow checkpoints that NVIDIA's code wrote, in all their formats.
+
+The formats are those of github.com/NVIDIA/waveglow (BSD-3-Clause), of NVIDIA's DeepLearningExamples and of NeMo. Only
+the formats: none of their code is used, needed or executed.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from waveflow.audio import MelConfig
+from waveflow.bijectors import InvertibleConv1x1
+from waveflow.errors import InputError
+from waveflow.models.waveglow.checkpoint_file import CheckpointFile, first_few, open_checkpoint
+from waveflow.models.waveglow.inert_pickle import Shell, StoredTensor
+from waveflow.models.waveglow.model import WaveGlow, WaveGlowConfig
+
+_HOP = 256
+_KEY = re.compile(r"^((?:.*?\.)??)(upsample|WN|wavenet|convinv)\.(.+)$")
+_EXPECTED = "upsample.weight, WN.0.start.weight_v, WN.0.in_layers.0.weight_v, WN.0.end.weight, convinv.0.conv.weight"
+
+
+def import_nvidia(path: str | os.PathLike, *, mel: MelConfig | None = None, alternate: bool | None = None) -> WaveGlow:
+    """Read a WaveGlow checkpoint of NVIDIA's code, without executing anything that is in it.
+
+    Understood are whole pickled modules, alone or as ``{"model": module, ...}`` (with no code of NVIDIA's at hand),
+    state dicts, alone or as ``{"state_dict": ...}`` with any prefix (``module.``, ``module.1.``), NeMo's ``.nemo``
+    archives, and safetensors of the same keys; files of PyTorch's zip and legacy formats; conditioning by one layer
+    (``cond_layer``) or one for each layer (``cond_layers.N``), residual and skip layers joined or apart; weight norm
+    by either generation of PyTorch, or removed; float32 or half. All sizes follow from the shapes of the tensors.
+
+    Weight norm's two parameters are kept, so that training goes on as it would have in NVIDIA's code.
+
+    Args:
+        path: the file.
+        mel: what the model was trained on. None: what the file says (NeMo), else Tacotron 2's with the number of
+            bands, the kernel and the stride of the upsampler.
+        alternate: whether every second coupling transforms the first half of the channels. None: whether the module
+            is of NVIDIA's ``glow_old``, or, in a file without modules, residual and skip layers are apart.
+
+    Returns:
+        The model, in float32, on the CPU, in evaluation mode, with a default temperature of 0.6.
+
+    Raises:
+        InputError: if the file is damaged, no WaveGlow, or one that :class:`WaveGlow` cannot represent; or if ``mel``
+            does not fit it.
+        OSError: if the file is not there or cannot be read.
+    """
+    with open_checkpoint(path) as file:
+        found = _find(file.path, file.content)
+        if found is None:
+            raise InputError(
+                f"{file.path}: not a WaveGlow of NVIDIA's: expected the keys {_EXPECTED}, ... (any prefix; wavenet for "
+                f"WN in NeMo), got {_describe(file.content)}"
+            )
+        weights = _Weights(file, found.tensors)
+        config = _config(weights, found, mel or _nemo_mel(file), alternate)
+        parts = _parts(weights, config)
+        weights.require_all_used()
+    try:
+        model = WaveGlow(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    except ValueError as error:
+        raise InputError(f"{os.fspath(path)}: {error}") from None
+    _fill(model, parts)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A WaveGlow within a checkpoint: its tensors by NVIDIA's names; of a pickled module, its class and stride."""
+
+    tensors: dict[str, StoredTensor | Tensor]
+    origin: str | None
+    stride: int | None
+
+
+def _find(path: str, content: Any, depth: int = 3) -> _Found | None:
+    """The first WaveGlow, looking at ``state_dict`` and ``model`` before anything else."""
+    if isinstance(content, Shell | Mapping):
+        entries, modules = _entries(content)
+        names: dict[str, str] = {}
+        for key in entries:
+            match = _KEY.match(key)
+            if match:
+                name = f"{'WN' if match[2] == 'wavenet' else match[2]}.{match[3]}"
+                if names.setdefault(name, key) != key:
+                    raise InputError(f"{path}: expected one WaveGlow, got two: {names[name]} and {key}")
+        if "upsample.weight" in names and any(name.startswith("WN.0.") for name in names):
+            upsample = names["upsample.weight"].removesuffix(".weight")
+            module = modules.get(upsample.removesuffix("upsample").removesuffix("."))
+            tensors = {name: entries[key] for name, key in names.items()}
+            return _Found(tensors, module and module.origin, _stride(modules.get(upsample)))
+    if depth and isinstance(content, Mapping):
+        for key in sorted(content, key=lambda key: key not in ("state_dict", "model")):
+            found = _find(path, content[key], depth - 1)
+            if found:
+                return found
+    return None
+
+
+def _entries(content: Shell | Mapping) -> tuple[dict[str, StoredTensor | Tensor], dict[str, Shell]]:
+    """Tensors of a dict, or of a pickled ``nn.Module`` as its state dict would name them, and all modules by name."""
+    if isinstance(content, Mapping):
+        return {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}, {}
+    tensors, modules, seen = {}, {}, set()
+    pending = [("", content)]
+    while pending:
+        name, module = pending.pop()
+        if module in seen:  # a damaged or malicious file can hold circles
+            continue
+        seen.add(module)
+        modules[name] = module
+        dot = f"{name}." if name else ""
+        for kind in ("_parameters", "_buffers"):
+            for key, value in _items(_attribute(module, kind)):
+                if _is_tensor(value):
+                    tensors[f"{dot}{key}"] = value
+        children = [(f"{dot}{key}", value) for key, value in _items(_attribute(module, "_modules"))]
+        pending += [(name, value) for name, value in reversed(children) if isinstance(value, Shell)]
+    return tensors, modules
+
+
+def _attribute(module: Shell, name: str) -> Any:
+    return module.state.get(name) if isinstance(module.state, Mapping) else None
+
+
+def _items(mapping: Any) -> list[tuple[Any, Any]]:
+    return list(mapping.items()) if isinstance(mapping, Mapping) else []
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, StoredTensor | Tensor)
+
+
+def _stride(upsample: Shell | None) -> int | None:
+    stride = _attribute(upsample, "stride") if upsample else None
+    stride = stride[0] if isinstance(stride, tuple) and len(stride) == 1 else stride
+    return stride if type(stride) is int and stride > 0 else None
+
+
+def _describe(content: Any) -> str:
+    """In a few words, what is there instead of a WaveGlow."""
+    where = ""
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Shell | Mapping):
+            content, where = content[key], f" under {key!r}"
+    if isinstance(content, Shell):
+        return f"a {content.origin[:60]} with {first_few(_entries(content)[0])}{where}"
+    if isinstance(content, Mapping):
+        return f"{first_few(content)}{where}"
+    return f"a {type(content).__name__}"
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """Weight and bias; where it is weight-normed, ``weight`` is the direction and ``norm`` its length."""
+
+    weight: Tensor
+    norm: Tensor | None
+    bias: Tensor
+
+    def plain(self) -> Tensor:
+        if self.norm is None:
+            return self.weight
+        return self.weight * (self.norm / _row_norms(self.weight))
+
+    def normed(self) -> tuple[Tensor, Tensor]:
+        """(norm, direction)."""
+        if self.norm is not None:
+            return self.norm, self.weight
+        norms = _row_norms(self.weight)
+        # A row of zeros has no direction: any will do, with the norm 0.
+        return norms, torch.where(norms > 0, self.weight, 1.0)
+
+    def rows(self, first: int, last: int) -> Self:
+        norm = None if self.norm is None else self.norm[first:last]
+        return dataclasses.replace(self, weight=self.weight[first:last], norm=norm, bias=self.bias[first:last])
+
+    @classmethod
+    def stack(cls, parts: list[Self]) -> Self:
+        """Convolutions of the same input as one: weight norm is by row, so that its parameters stack too."""
+        norms, weights = zip(*(part.normed() for part in parts), strict=True)
+        return cls(torch.cat(weights), torch.cat(norms), torch.cat([part.bias for part in parts]))
+
+
+def _row_norms(weight: Tensor) -> Tensor:
+    return weight.flatten(1).norm(dim=1)[:, None, None]
+
+
+class _Weights:
+    """The tensors of a checkpoint, taken by name and checked against the shapes that the sizes demand."""
+
+    def __init__(self, file: CheckpointFile, tensors: Mapping[str, StoredTensor | Tensor]):
+        self.path = file.path
+        self._read = file.read
+        self._tensors = tensors
+        # NeMo keeps the inverse 1x1 convolutions beside the direct ones once they were used.
+        self._unused = {name for name in tensors if not name.endswith(".inv_conv.weight")}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def count(self, name: str) -> int:
+        """Number of entries of the list ``name``, numbered from 0."""
+        pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.")
+        indices = {match[1] for match in map(pattern.match, self._tensors) if match}
+        return next(i for i in range(len(indices) + 1) if str(i) not in indices)
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """Shape of the weight of a convolution."""
+        for spelling in ("weight_v", "parametrizations.weight.original1", "weight"):
+            tensor = self._tensors.get(f"{name}.{spelling}")
+            if tensor is not None:
+                if len(tensor.shape) != 3 or 0 in tensor.shape:
+                    raise InputError(
+                        f"{self.path}: expected {name}.{spelling} of three dimensions, got {tuple(tensor.shape)}"
+                    )
+                return tuple(tensor.shape)
+        raise InputError(f"{self.path}: lacks {name}.weight_v (or {name}.weight, where weight norm was removed)")
+
+    def tensor(self, name: str, *shape: int) -> Tensor:
+        if name not in self._tensors:
+            raise InputError(f"{self.path}: lacks {name}")
+        stored = self._tensors[name]
+        if tuple(stored.shape) != shape:
+            raise InputError(f"{self.path}: expected {name} of shape {shape}, got {tuple(stored.shape)}")
+        tensor = self._read(stored)
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise InputError(f"{self.path}: expected {name} to hold finite floats, got others")
+        self._unused.discard(name)
+        return tensor.float()
+
+    def convolution(self, name: str, *shape: int) -> _Convolution:
+        rows = shape[1] if name == "upsample" else shape[0]  # a transposed convolution is (in, out, kernel)
+        bias = self.tensor(f"{name}.bias", rows)
+        for norm, direction in (
+            ("weight_g", "weight_v"),
+            ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+        ):
+            if f"{name}.{direction}" in self:
+                length = self.tensor(f"{name}.{norm}", shape[0], 1, 1)
+                return _Convolution(self.tensor(f"{name}.{direction}", *shape), length, bias)
+        return _Convolution(self.tensor(f"{name}.weight", *shape), None, bias)
+
+    def require_all_used(self) -> None:
+        if self._unused:
+            raise InputError(
+                f"{self.path}: holds weights that WaveGlow has no place for: {first_few(sorted(self._unused))}"
+            )
+
+
+def _config(weights: _Weights, found: _Found, mel: MelConfig | None, alternate: bool | None) -> WaveGlowConfig:
+    n_mels, _, kernel = weights.shape("upsample")
+    mel = _mel(weights.path, mel, n_mels, kernel, found.stride)
+    flows = weights.count("WN")
+    channels = [weights.shape(f"convinv.{k}.conv")[0] for k in range(flows)]
+    early_every = next((k for k in range(flows) if channels[k] != channels[0]), 0)
+    _, width, taps = weights.shape("WN.0.in_layers.0")
+    if taps % 2 == 0:
+        raise InputError(f"{weights.path}: expected dilated convolutions of an odd number of taps, got {taps}")
+    if alternate is None:
+        apart = "WN.0.skip_layers.0.bias" in weights
+        alternate = apart if found.origin is None else "glow_old" in found.origin.split(".")
+    try:
+        config = WaveGlowConfig(
+            flows=flows,
+            group=channels[0],
+            early_every=early_every,
+            early_channels=channels[0] - channels[early_every],
+            layers=weights.count("WN.0.in_layers"),
+            channels=width,
+            kernel_size=taps,
+            alternate=alternate,
+            mel=mel,
+        )
+    except InputError as error:
+        raise InputError(f"{weights.path}: {error}") from None
+    if any(n % 2 for n in channels) or config.early_channels < 0:
+        raise InputError(f"{weights.path}: expected flows of even, never more channels, got {channels}")
+    expected = [config.channels_of_level(k // early_every if early_every else 0) for k in range(flows)]
+    if channels != expected:
+        raise InputError(
+            f"{weights.path}: expected the same number of channels to leave after every {early_every} flows, "
+            f"got flows of {channels} channels"
+        )
+    return config
+
+
+def _mel(path: str, mel: MelConfig | None, n_mels: int, kernel: int, stride: int | None) -> MelConfig:
+    hop = stride or (mel.hop_length if mel else _HOP)
+    if mel is None:
+        window = min(kernel, MelConfig.win_length)
+        try:
+            mel = MelConfig(n_mels=n_mels, n_fft=kernel, win_length=window, hop_length=hop)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    if (mel.n_mels, mel.n_fft, mel.hop_length) != (n_mels, kernel, hop):
+        raise InputError(
+            f"{path}: upsamples {n_mels} bands with {kernel} taps and stride {hop}, expected the bands, n_fft and hop "
+            f"of the mel {mel.describe()}"
+        )
+    if kernel % hop:
+        raise InputError(f"{path}: expected an upsampler whose stride divides its taps, got {hop} and {kernel}")
+    return mel
+
+
+def _nemo_mel(file: CheckpointFile) -> MelConfig | None:
+    """The mel of a .nemo file's configuration, None where it has none."""
+    settings = file.settings.get("preprocessor")
+    if not isinstance(settings, Mapping):
+        return None
+    settings = settings["params"] if isinstance(settings.get("params"), Mapping) else settings
+    unlike = {"normalize": (None, "None"), "preemph": (None, 0), "log": (True,), "log_zero_guard_type": ("clamp",)}
+    for name, choices in unlike.items():
+        if name in settings and settings[name] not in choices:
+            raise InputError(
+                f"{file.path}: was trained on mels with {name} {settings[name]!r}, expected {choices[0]!r} "
+                "(or say by mel= what it shall be taken for)"
+            )
+    names = {
+        "sample_rate": "sample_rate",
+        "n_fft": "n_fft",
+        "n_window_stride": "hop_length",
+        "n_window_size": "win_length",
+        "nfilt": "n_mels",
+        "features": "n_mels",
+        "lowfreq": "f_min",
+        "highfreq": "f_max",
+        "mag_power": "power",
+        "log_zero_guard_value": "log_floor",
+    }
+    fields = {ours: settings[theirs] for theirs, ours in names.items() if settings.get(theirs) is not None}
+    if "highfreq" in settings and settings["highfreq"] is None and isinstance(fields.get("sample_rate"), int):
+        fields["f_max"] = fields["sample_rate"] / 2
+    try:
+        # YAML 1.1 reads 1e-5 as text.
+        fields = {name: float(value) if isinstance(value, str) else value for name, value in fields.items()}
+        return MelConfig(**fields)
+    except ValueError as error:
+        raise InputError(f"{file.path}: the mel in its configuration: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The convolutions of a checkpoint, cut as WaveGlow has them."""
+
+    upsample: _Convolution
+    mixing: list[Tensor]
+    couplings: list[dict[str, _Convolution]]
+
+
+def _parts(weights: _Weights, config: WaveGlowConfig) -> _Parts:
+    n_mels, kernel = config.mel.n_mels, config.mel.n_fft
+    mixing, couplings = [], []
+    for k in range(config.flows):
+        channels = config.channels_of_level(k // config.early_every if config.early_every else 0)
+        mixing.append(weights.tensor(f"convinv.{k}.conv.weight", channels, channels, 1)[:, :, 0])
+        couplings.append(_coupling(weights, f"WN.{k}", channels // 2, config))
+    return _Parts(weights.convolution("upsample", n_mels, n_mels, kernel), mixing, couplings)
+
+
+def _coupling(weights: _Weights, name: str, half: int, config: WaveGlowConfig) -> dict[str, _Convolution]:
+    """The convolutions of one coupling, by the names that the conditioner has for them."""
+    width, layers, taps = config.channels, config.layers, config.kernel_size
+    context = config.mel.n_mels * config.group
+    fused = None
+    if f"{name}.cond_layer.bias" in weights:
+        fused = weights.convolution(f"{name}.cond_layer", 2 * width * layers, context, 1)
+    parts = {
+        "input": weights.convolution(f"{name}.start", width, half, 1),
+        "output": weights.convolution(f"{name}.end", 2 * half, width, 1),
+    }
+    for i in range(layers):
+        parts[f"layers.{i}.gates"] = weights.convolution(f"{name}.in_layers.{i}", 2 * width, width, taps)
+        if fused is not None:
+            parts[f"layers.{i}.condition"] = fused.rows(2 * width * i, 2 * width * (i + 1))
+        else:
+            parts[f"layers.{i}.condition"] = weights.convolution(f"{name}.cond_layers.{i}", 2 * width, context, 1)
+        last = i == layers - 1
+        if f"{name}.skip_layers.{i}.bias" in weights:
+            kinds = ["skip_layers"] if last else ["res_layers", "skip_layers"]
+            mix = _Convolution.stack([weights.convolution(f"{name}.{kind}.{i}", width, width, 1) for kind in kinds])
+        else:
+            mix = weights.convolution(f"{name}.res_skip_layers.{i}", width if last else 2 * width, width, 1)
+        parts[f"layers.{i}.mix"] = mix
+    return parts
+
+
+@torch.no_grad()
+def _fill(model: WaveGlow, parts: _Parts) -> None:
+    _set(model.encoder.convolution, parts.upsample)
+    mixing = [part for part in model.flow.bijector.modules() if isinstance(part, InvertibleConv1x1)]
+    for part, matrix in zip(mixing, parts.mixing, strict=True):
+        part.weight.copy_(matrix)
+    for coupling, convolutions in zip(model.couplings(), parts.couplings, strict=True):
+        for name, convolution in convolutions.items():
+            _set(coupling.conditioner.get_submodule(name), convolution)
+
+
+def _set(module: nn.Module, convolution: _Convolution) -> None:
+    module.bias.copy_(convolution.bias)
+    if parametrize.is_parametrized(module, "weight"):
+        norm, direction = convolution.normed()
+        module.parametrizations.weight.original0.copy_(norm)
+        module.parametrizations.weight.original1.copy_(direction)
+    else:
+        module.weight.copy_(convolution.plain())
