@@ -103,6 +103,8 @@ def test_whenever_the_process_dies_the_run_can_be_resumed_and_the_model_is_whole
     moments = []
 
     def snapshot():
+        if (tmp_path / "run" / "model.safetensors").exists():
+            assert (tmp_path / "run" / "config.json").exists()
         if len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) >= 1:
             moments.append(tmp_path / f"moment-{len(moments)}")
             shutil.copytree(tmp_path / "run", moments[-1])

@@ -23,7 +23,7 @@ def write_checkpoint(path: Path, tree: Any) -> None:
     any tool that reads safetensors can look inside.
 
     Raises:
-        OSError: if the file cannot be written; an older file of that name is left as it was.
+        OSError, SafetensorError: if the file cannot be written; an older file of that name is left as it was.
         TypeError: if the tree holds anything else.
     """
     tensors: dict[str, torch.Tensor] = {}
@@ -54,15 +54,12 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     Whoever looks at ``path``, also after a crash at any moment, sees the old content or the new one.
 
     Raises:
-        OSError: from ``write`` or the file system; nothing of the new file is left then.
+        OSError: from the file system, or whatever ``write`` raises; nothing of the new file is left then.
     """
     partial = path.with_name(PARTIAL + path.name)
     try:
         write(partial)
         move_durably(partial, path)
-    except SafetensorError as error:
-        # safetensors reports a full disk by an exception of its own.
-        raise OSError(f"{path}: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
 

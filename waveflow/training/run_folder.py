@@ -80,7 +80,7 @@ class RunFolder:
         try:
             self._export(export)
             write_checkpoint(self.checkpoints / f"step-{step:08d}.safetensors", state)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
             before = self._checkpoint_files()
             intact = f"those of {before[-1].stem} are intact" if before else "there are none older"
             reason = getattr(error, "strerror", None) or error
