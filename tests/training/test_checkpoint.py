@@ -137,6 +137,8 @@ def test_changed_settings_are_reported_and_used(tmp_path, capsys):
     twin = Regression()
     twin.load_state_dict(read_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000001.safetensors")["model"])
     torch.testing.assert_close(model.net[0].weight, twin.net[0].weight, rtol=0, atol=1e-7)
+    checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000002.safetensors")
+    assert checkpoint["optimizer"]["param_groups"][0]["betas"] == (0.8, 0.9)
 
 
 def test_objective_sees_the_same_model_after_resume(tmp_path):
