@@ -1,0 +1,137 @@
+"""Train WaveGlow on speech: the clips that ship with waveflow, LJ Speech, or any folder of recordings."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
+from waveflow.audio.metrics import stoi
+from waveflow.cli import default_out, parse_arguments, run_command
+from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
+from waveflow.errors import InputError
+from waveflow.evaluation import Synthesizer, nats_per_sample
+from waveflow.models import WaveGlow
+from waveflow.training import Trainer, TrainerConfig
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "speech"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train WaveGlow on speech; without any flag, a small one on the clips that ship, in minutes on a CPU.
+
+    Args:
+        data: LJ Speech folder, or any folder of audio files (default: the clips in samples/speech).
+        download: Fetch LJ Speech (2.6 GB) into the folder of --data (default: data) and train on it.
+        preset: Size of the model: tiny, small, squeeze, ljspeech, ljspeech-64 or ljspeech-512.
+        steps: Optimizer steps in total.
+        batch_size: Segments per step, on each process.
+        segment: Samples of a training segment.
+        learning_rate: Peak learning rate of Adam, after a linear warm-up.
+        memory: invert rebuilds activations in the backward pass: less memory, more work.
+        out: Folder of the run (default: runs/waveglow-PRESET, with a number where that holds one).
+        device: auto takes a CUDA GPU where there is one.
+        precision: bf16-mixed is for GPUs.
+        seed: Equal seeds give equal runs, byte for byte on a CPU.
+        resume: Continue the run in --out (default: the last one).
+        validate_every: Steps between evaluations on the held-out clips.
+        save_every: Steps between checkpoints.
+    """
+
+    data: str | None = None
+    download: bool = False
+    preset: str = "tiny"
+    steps: int = 400
+    batch_size: int = 4
+    segment: int = 16000
+    learning_rate: float = 1e-3
+    memory: Literal["store", "invert"] = "store"
+    out: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    seed: int = 0
+    resume: bool = False
+    validate_every: int = 100
+    save_every: int = 100
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(Arguments, argv)
+    if args.preset not in WaveGlow.PRESETS:
+        raise InputError(f"--preset expects one of {', '.join(WaveGlow.PRESETS)}, got {args.preset!r}")
+    trainer = Trainer(
+        TrainerConfig(
+            out=args.out or default_out(f"waveglow-{args.preset}", args.resume),
+            steps=args.steps,
+            batch_size=args.batch_size,
+            learning_rate=args.learning_rate,
+            warmup_steps=50,
+            decay_after=100_000,
+            clip_norm=1.0,
+            device=args.device,
+            precision=args.precision,
+            seed=args.seed,
+            resume=args.resume,
+            validate_every=args.validate_every,
+            save_every=args.save_every,
+        )
+    )
+    model = WaveGlow.from_preset(args.preset, memory=args.memory)
+    if args.segment % model.config.group:
+        raise InputError(f"--segment expects a multiple of {model.config.group} for {args.preset}, got {args.segment}")
+
+    # Data: random segments with the noise that makes 16-bit samples continuous, and whole clips held out.
+    data = Path(args.data or SAMPLES)
+    if args.download:
+        data = trainer.on_first(lambda: download_ljspeech(args.data or "data"))
+    train_clips, held_out_clips = split_clips(find_clips(data))
+    segments = SpeechSegments(train_clips, model.mel_config, args.segment, args.seed)
+    held_out = WholeClips(held_out_clips, model.mel_config)
+    mel_of, rate = MelSpectrogram(model.mel_config), model.mel_config.sample_rate
+    heard = [held_out[i] for i in range(min(2, len(held_out)))]
+
+    # Objective: the exact log-likelihood of the waveform given its mel, in nats per sample.
+    def objective(model, batch):
+        nats = model(batch["waveform"], batch["mel"]).mean() / batch["waveform"].shape[1]
+        return {"loss": -nats, "nats_per_sample": nats.detach()}
+
+    def validate(model):
+        copies = [Synthesizer(model, seed=args.seed)(clip["mel"]).waveform for clip in heard]
+        scores = [stoi(clip["waveform"], copy, rate) for clip, copy in zip(heard, copies, strict=True)]
+        return {"nats_per_sample": nats_per_sample(model, held_out).nats_per_sample, "stoi": sum(scores) / len(scores)}
+
+    def sample(model, log):
+        for clip in heard:
+            copy = Synthesizer(model, seed=args.seed)(clip["mel"]).waveform.clamp(-1, 1)
+            name = clip["name"].replace("/", "_")
+            panels = [("real", clip["mel"]), ("generated", mel_of(copy[None])[0])]
+            write_audio(log.samples / f"{name}-generated.wav", copy, rate)
+            write_audio(log.samples / f"{name}-real.wav", clip["waveform"], rate)
+            mel_picture(log.samples / f"{name}.png", panels, model.mel_config)
+            log.audio(f"generated/{name}", copy, rate)
+            log.image(f"mels/{name}", mel_image(panels, model.mel_config))
+
+    state = trainer.fit(
+        model,
+        objective,
+        Batches(segments, args.batch_size, args.seed),
+        validate=validate,
+        sample=sample,
+        show=["nats_per_sample"],
+    )
+
+    if trainer.rank == 0:
+        out, name = trainer.folder.path, heard[0]["name"].replace("/", "_")
+        before, after = state.before, state.after
+        print(
+            f"held-out clips: {before['nats_per_sample']:.3f} -> {after['nats_per_sample']:.3f} nats per sample, "
+            f"STOI {before['stoi']:.3f} -> {after['stoi']:.3f} (of 1)"
+        )
+        print(f"model: {out}   figures and sounds: tensorboard --logdir {out / 'logs'}")
+        print(f"listen to {out / 'samples' / f'{name}-generated.wav'} (real: {name}-real.wav, mels: {name}.png)")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, "train_waveglow.py"))
