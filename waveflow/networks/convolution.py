@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_ONEDNN_FROM = 20480  # elements of the input above which PyTorch gives a convolution of one item to oneDNN
+
 
 class ChannelsLastConv1d(nn.Conv1d):
     """A "same" zero-padded, non-causal 1-D convolution of signals held as (B, C, 1, T) in channels-last memory.
@@ -40,7 +42,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int = 1, 
     """Convolve x (B, C, 1, T) with weight (out, in, 1, k), zero-padded to the same length."""
     taps = weight.shape[-1]
     padding = dilation * (taps - 1) // 2
-    if taps == 1 and x.shape[1] >= 32 and x.device.type == "cpu":
+    if taps == 1 and x.device.type == "cpu" and x.numel() > _ONEDNN_FROM:
         # A single tap ignores dilation, but without it PyTorch on one thread passes oneDNN by, at half its speed.
         dilation = 2
     weight = weight.contiguous(memory_format=torch.channels_last)

@@ -105,11 +105,10 @@ class GatedLayer(nn.Module):
             gates = gates + self.condition(context)
         # tanh(a) sigmoid(b) = (tanh(a) + tanh(a) tanh(b / 2)) / 2: on a CPU tanh is several times faster than
         # sigmoid, and only the two tanhs have to be kept for the backward pass.
-        a, b = torch.tanh(gates[:, : self.channels]), torch.tanh(0.5 * gates[:, self.channels :])
+        a, b = gates.chunk(2, 1)
+        a, b = torch.tanh(a), torch.tanh(0.5 * b)
         mixed = self.mix(0.5 * torch.addcmul(a, a, b))
-        if mixed.shape[1] == self.channels:
-            return None, mixed
-        return mixed[:, : self.channels], mixed[:, self.channels :]
+        return mixed.chunk(2, 1) if mixed.shape[1] > self.channels else (None, mixed)
 
 
 class FoldedWaveNetStack(nn.Module):

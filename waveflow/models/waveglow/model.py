@@ -99,7 +99,7 @@ class WaveGlow(PretrainedModel):
 
     Example:
         >>> model = WaveGlow.from_preset("tiny")
-        >>> mel = torch.full((1, 80, 4), -5.0)
+        >>> mel = torch.full((1, 80, 4), -4.5)
         >>> model.vocode(mel).shape, model.log_prob(torch.zeros(1, 1024), mel).shape
         (torch.Size([1, 1024]), torch.Size([1]))
     """
@@ -130,7 +130,7 @@ class WaveGlow(PretrainedModel):
             "scale": "tanh_exp",
         },
         "squeeze": {
-            "flows": 12,
+            "flows": 10,
             "group": 128,
             "early_every": 4,
             "early_channels": 16,
