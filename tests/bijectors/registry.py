@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.distributions import AffineTransform
 
 from waveflow.bijectors import (
     ActNorm,
@@ -12,6 +13,7 @@ from waveflow.bijectors import (
     Conditioned,
     Coupling,
     Elementwise,
+    FromTransform,
     Halves,
     Identity,
     Inverse,
@@ -109,6 +111,11 @@ BIJECTORS = {
     "1x1 convolution, vectors": lambda: (InvertibleConv1x1(5), random(2, 5), None),
     "1x1 convolution, PLU": lambda: (InvertibleConv1x1(4, "plu"), random(2, 4, 6), None),
     "1x1 convolution, PLU, image": lambda: (InvertibleConv1x1(3, "plu"), random(2, 3, 2, 4), None),
+    "Torch transform": lambda: (
+        FromTransform(AffineTransform(1.0, torch.tensor(3.0))),
+        random(2, 5),
+        None,
+    ),
     "Permutation": lambda: (Permutation.random(6, torch.Generator().manual_seed(0)), random(2, 6, 3), None),
     "Reversal": lambda: (Permutation.reverse(5), random(2, 5), None),
     "ActNorm": lambda: (ActNorm(3), 4 + 2 * random(4, 3, 5), None),

@@ -1,9 +1,6 @@
 """Batches are a pure function of (seed, step), and ranks share them."""
 
-import threading
-import time
 from collections import Counter
-from itertools import islice
 
 import pytest
 import torch
@@ -71,50 +68,13 @@ def test_any_map_style_data_set_will_do():
     assert sorted(labels.tolist()) == list(range(6))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_a_stream_begins_anywhere_and_does_not_depend_on_workers(workers):
-    batches = Batches(Places(5), 3)
-    streamed = [batch["name"] for batch in islice(batches.stream(4, workers=workers), 12)]
-    assert streamed == [batches.batch(step)["name"] for step in range(4, 16)]
-
-
-def test_order_holds_when_later_batches_are_ready_first():
-    class Uneven(Places):
-        def item(self, epoch, index):
-            time.sleep(0.02 if epoch % 3 == 0 else 0)
-            return super().item(epoch, index)
-
-    batches = Batches(Uneven(2), 2)
-    streamed = [batch["place"][0, 0].item() for batch in islice(batches.stream(workers=4), 12)]
-    assert streamed == list(range(12))
-
-
-def test_a_closed_stream_stops_its_threads():
-    made = []
-
-    class Slow(Places):
-        def item(self, epoch, index):
-            time.sleep(0.002)
-            made.append(index)
-            return super().item(epoch, index)
-
-    before = threading.active_count()
-    stream = Batches(Slow(5), 1).stream(workers=2, ahead=100)
-    next(stream)
-    assert threading.active_count() > before
-    stream.close()
-    assert threading.active_count() == before
-    assert len(made) < 100  # of 200 that were ordered
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_in_an_item_reaches_the_caller(workers):
+def test_an_error_in_an_item_reaches_the_caller():
     class Broken(Places):
         def item(self, epoch, index):
             raise InputError("a.wav: gone")
 
     with pytest.raises(InputError, match="gone"):
-        next(Batches(Broken(3), 2).stream(workers=workers))
+        Batches(Broken(3), 2).batch(0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inverse, validation
 from waveflow.bijectors.coupling import Coupling
+from waveflow.bijectors.interop import FromTransform
 from waveflow.bijectors.linear import InvertibleConv1x1, Permutation
 from waveflow.bijectors.norm import ActNorm
 from waveflow.bijectors.partition import Alternating, Checkerboard, Halves, Partition
@@ -19,6 +20,7 @@ __all__ = [
     "Conditioned",
     "Coupling",
     "Elementwise",
+    "FromTransform",
     "Halves",
     "Identity",
     "Inverse",

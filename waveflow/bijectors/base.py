@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Transform
 
 from waveflow.bijectors.reversible import run_reversibly
 from waveflow.context import Context, Ragged
@@ -82,6 +83,12 @@ class Bijector(nn.Module):
     def output_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Event shape of z for events of shape ``event``."""
         return event
+
+    def as_transform(self, event_ndim: int, context: Context = None) -> Transform:
+        """This map as a ``torch.distributions`` transform from latent to data, of events with ``event_ndim`` axes."""
+        from waveflow.bijectors.interop import BijectorTransform
+
+        return BijectorTransform(self, event_ndim, context)
 
     def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:
         """In words, the event shapes that ``forward`` (``inverse``) takes if ``event`` is none of them, else None."""

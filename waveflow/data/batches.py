@@ -1,10 +1,6 @@
 """Batches as a pure function of (seed, step), so that a run resumes, and splits over ranks, exactly."""
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import count
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -81,28 +77,6 @@ class Batches:
     def batch(self, step: int) -> Any:
         """The batch at ``step``, stacked by ``torch.utils.data.default_collate``: tensors, lists of names."""
         return default_collate([self._item(epoch, index) for epoch, index in self.places(step)])
-
-    def stream(self, start: int = 0, workers: int = 0, ahead: int = 2) -> Iterator[Any]:
-        """Batches from step ``start`` on, without end, made in the background if asked.
-
-        Args:
-            start: first step.
-            workers: threads that prepare batches; 0 makes each when it is asked for. The batches are the same.
-            ahead: batches kept ready for every worker.
-        """
-        if workers < 1:
-            yield from map(self.batch, count(start))
-            return
-        with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-            steps = count(start)
-            pending = deque(pool.submit(self.batch, next(steps)) for _ in range(workers * ahead))
-            try:
-                while True:
-                    batch = pending.popleft().result()
-                    pending.append(pool.submit(self.batch, next(steps)))
-                    yield batch
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))

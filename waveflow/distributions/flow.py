@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from waveflow.bijectors.base import Bijector, validation
 from waveflow.context import Context, Ragged
 from waveflow.distributions.bases import Base
+from waveflow.distributions.torch_distribution import FlowDistribution
 
 EventShape = tuple[int, ...] | Callable[[Context], tuple[int, ...]]
 
@@ -123,6 +124,10 @@ class Flow(nn.Module):
         batch, x, context = self._flatten(x, context)
         rebuilt, _ = self.bijector.inverse(self.bijector(x, context)[0], context)
         return (rebuilt - x).abs().flatten(1).amax(1).reshape(batch)
+
+    def as_distribution(self, context: Context = None) -> FlowDistribution:
+        """The flow under this context as a ``torch.distributions.Distribution``."""
+        return FlowDistribution(self, context)
 
     def validate(self) -> AbstractContextManager[None]:
         """Within it, every layer checks what it returns and the first that is not finite is named."""
