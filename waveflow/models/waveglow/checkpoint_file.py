@@ -23,7 +23,7 @@ from waveflow.models.waveglow.inert_pickle import InertUnpickler, Storage, Store
 _ZIP, _GZIP, _PICKLE = b"PK", b"\x1f\x8b", b"\x80"
 _TAR, _TAR_AT = b"ustar", 257
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_MAX_YAML = 1 << 20
+_MAX_YAML, _MAX_HEADER = 1 << 20, 100_000_000
 
 _Fetch = Callable[[Storage], Tensor]
 
@@ -90,12 +90,13 @@ def _read(path: str, file: BinaryIO, stack: ExitStack) -> tuple[Any, dict[str, A
     file.seek(0)
     if not head:
         raise InputError(f"{path}: is empty")
+    # First, for the length of its header can begin like any of the others.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_HEADER:
+        return safetensors.torch.load_file(path), {}, _nothing
     if head[_TAR_AT:] == _TAR or head.startswith(_GZIP):
         return _read_nemo(path, file, head.startswith(_GZIP), stack)
     if head.startswith((_ZIP, _PICKLE)):
         return _read_torch(path, file, stack)
-    if head[8:9] == b"{":
-        return safetensors.torch.load_file(path), {}, _nothing
     raise InputError(f"{path}: expected a PyTorch, NeMo or safetensors file, got one that begins with {head[:8]!r}")
 
 

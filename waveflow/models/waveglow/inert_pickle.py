@@ -1,6 +1,7 @@
 """Pickles of PyTorch read as data: nothing in them is imported or called."""
 
 import pickle
+import pickletools
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import torch
@@ -148,6 +149,16 @@ class InertUnpickler(pickle.Unpickler):
         # Names of Python 2 were bytes; what is not UTF-8 among them is of no interest here.
         super().__init__(file, encoding="utf-8", errors="replace")
         self.storages: dict[str, Storage] = {}
+        self._file = file
+
+    def load(self) -> Any:
+        start = self._file.tell()
+        for opcode, argument, position in pickletools.genops(self._file):
+            # A memo is numbered in sequence. The unpickler would allocate all up to a number given out of turn.
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > position:
+                raise pickle.UnpicklingError("memo numbered out of turn")
+        self._file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         origin = f"{module}.{name}"
