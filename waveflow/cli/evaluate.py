@@ -46,8 +46,7 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.clips is not None and options.clips < 1:
         raise InputError(f"--clips expects at least 1, got {options.clips}")
-    if options.json is not None and not Path(options.json).resolve().parent.is_dir():
-        raise InputError(f"--json {options.json}: there is no folder {Path(options.json).resolve().parent}")
+    target = None if options.json is None else _json_target(options.json)
     clips = find_clips(options.data)
     clips = split_clips(clips)[1] if options.held_out else clips
     model = load_vocoder(options)
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     print(report.table())
     print(f"likelihood: {'exact' if report.exact else 'a lower bound'}, with one 16-bit step of uniform noise")
     print(json.dumps({name: value for name, value in figures.items() if name != "per_clip"}, indent=2))
-    if options.json is not None:
+    if target is not None:
         figures |= {
             "model": options.model,
             "data": options.data,
@@ -76,5 +75,15 @@ def run(options: argparse.Namespace) -> None:
             "seed": options.seed,
             "precision": options.precision,
         }
-        write_whole(options.json, (json.dumps(figures, indent=2) + "\n").encode())
+        write_whole(target, (json.dumps(figures, indent=2) + "\n").encode())
         print(f"written to {options.json}")
+
+
+def _json_target(name: str) -> Path:
+    """Where to write, found out before minutes of measuring; links are followed, so that none is replaced."""
+    path = Path(name).resolve()
+    if not path.parent.is_dir():
+        raise InputError(f"--json {name}: there is no folder {path.parent}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"--json {name}: expected a file to write, got a {'folder' if path.is_dir() else 'device'}")
+    return path

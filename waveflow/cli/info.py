@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from waveflow.models import load_model
+from waveflow.cli.loading import load_checkpoint
 from waveflow.models.pretrained import FORMAT_VERSION
 
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: if there is no checkpoint, or not one that this version reads.
     """
-    model = load_model(options.model)
+    model = load_checkpoint(options.model)
     config = dataclasses.asdict(model.config)
     mel = config.pop("mel", None)
     lines = {

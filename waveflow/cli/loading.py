@@ -6,7 +6,7 @@ import torch
 
 from waveflow.errors import InputError
 from waveflow.evaluation import Vocoder
-from waveflow.models import load_model
+from waveflow.models import PretrainedModel, load_model
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
 
@@ -51,7 +51,20 @@ def load_vocoder(options: argparse.Namespace) -> Vocoder:
     if not 0 <= options.seed < 2**63:
         raise InputError(f"--seed expects a whole number from 0 to 2^63 - 1, got {options.seed}")
     device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
-    model = load_model(options.model, device)
+    model = load_checkpoint(options.model, device)
     if not isinstance(model, Vocoder):
         raise InputError(f"{options.model}: holds a {type(model).__name__}, which is no vocoder")
     return model.for_inference(PRECISIONS[options.precision])
+
+
+def load_checkpoint(name: str, device: str = "cpu") -> PretrainedModel:
+    """The model of any kind in a folder or hub repository; errors begin with its name.
+
+    Raises:
+        InputError: if there is none, or it cannot be used.
+    """
+    try:
+        return load_model(name, device)
+    except (InputError, OSError) as error:
+        message = str(error)
+        raise InputError(message if name in message else f"{name}: {message}") from error

@@ -1,0 +1,113 @@
+"""``waveflow vocode`` against the model called by hand."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from waveflow.audio import MelConfig, MelSpectrogram, read_audio, write_mel
+from waveflow.models import WaveGlow
+
+
+def samples(path) -> np.ndarray:
+    data, rate = soundfile.read(path, dtype="int16")
+    assert rate == 22050 and data.ndim == 1
+    return data
+
+
+@pytest.fixture
+def mel(clip):
+    return MelSpectrogram(MelConfig.from_preset("tacotron2"))(read_audio(clip).waveform[None])[0]
+
+
+def test_audio_is_analysed_and_made_anew(run, checkpoint, clip, mel, tmp_path):
+    code, said, errors = run("vocode", clip, "--model", checkpoint, "--out", tmp_path / "out", "--seed", 3)
+    assert (code, errors) == (0, "")
+    made = samples(tmp_path / "out" / "clip.wav")
+    assert len(made) == len(samples(clip))
+    expected = WaveGlow.from_pretrained(checkpoint).vocode(mel[None], generator=torch.Generator().manual_seed(3))[0]
+    np.testing.assert_allclose(made / 32768, expected[: len(made)].clamp(-1, 1), atol=1e-4)
+    assert np.abs(made).max() > 100
+    assert str(tmp_path / "out" / "clip.wav") in said and "x real time" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.wav"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".npy", ".pt"])
+def test_a_mel_file_gives_what_its_audio_gives(run, checkpoint, clip, mel, tmp_path, suffix):
+    source, bare = tmp_path / f"spoken{suffix}", []
+    if suffix == ".npy":
+        np.save(source, mel.numpy())
+    elif suffix == ".pt":
+        torch.save(mel, source)
+    else:
+        write_mel(source, mel, MelConfig.from_preset("tacotron2"))
+    bare = ["--mel-config", "tacotron2"] if suffix in (".npy", ".pt") else []
+    assert run("vocode", source, clip, "--model", checkpoint, "--out", tmp_path / "out", *bare)[0] == 0
+    spoken, copied = samples(tmp_path / "out" / "spoken.wav"), samples(tmp_path / "out" / "clip.wav")
+    assert len(spoken) == mel.shape[1] * 256
+    np.testing.assert_array_equal(spoken[: len(copied)], copied)
+
+
+def test_other_rates_and_channels_are_converted_with_a_word(run, checkpoint, clip, tmp_path):
+    data, _ = soundfile.read(clip)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([data, data], 1), 44100)
+    code, _, _ = run("vocode", tmp_path / "stereo.wav", "--model", checkpoint, "--out", tmp_path / "out")
+    assert code == 0
+    assert abs(len(samples(tmp_path / "out" / "stereo.wav")) - len(data) / 2) <= 1
+
+
+def test_equal_seeds_give_equal_bytes_whatever_else_is_vocoded(run, checkpoint, clip, tmp_path):
+    second = tmp_path / "second.wav"
+    second.write_bytes(clip.read_bytes())
+    for out, inputs, seed in (("a", [clip], 1), ("b", [second, clip], 1), ("c", [clip], 2)):
+        assert run("vocode", *inputs, "--model", checkpoint, "--out", tmp_path / out, "--seed", seed)[0] == 0
+    a, b, c = ((tmp_path / out / "clip.wav").read_bytes() for out in "abc")
+    assert a == b != c
+
+
+def test_chunks_do_not_change_the_sound(run, checkpoint, clip, tmp_path):
+    for frames in (0, 7):
+        out = tmp_path / str(frames)
+        assert run("vocode", clip, "--model", checkpoint, "--out", out, "--chunk-frames", frames)[0] == 0
+    whole, pieces = (samples(tmp_path / name / "clip.wav").astype(int) for name in ("0", "7"))
+    assert np.abs(whole - pieces).max() <= 4
+
+
+@pytest.mark.parametrize("option", [("--temperature", 0), ("--denoise", 0.5), ("--precision", "bf16")])
+def test_options_reach_the_vocoder(run, checkpoint, clip, tmp_path, option):
+    assert run("vocode", clip, "--model", checkpoint, "--out", tmp_path / "plain")[0] == 0
+    assert run("vocode", clip, "--model", checkpoint, "--out", tmp_path / "other", *option)[0] == 0
+    plain, other = (samples(tmp_path / name / "clip.wav").astype(float) for name in ("plain", "other"))
+    if option[0] == "--precision":
+        assert 0 < np.abs(plain - other).mean() < 0.05 * np.abs(plain).mean()
+    else:
+        assert np.abs(other).mean() < 0.997 * np.abs(plain).mean()
+
+
+def test_pictures_are_written_beside(run, checkpoint, clip, tmp_path):
+    assert run("vocode", clip, "--model", checkpoint, "--out", tmp_path / "out", "--pictures")[0] == 0
+    assert (tmp_path / "out" / "clip.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_one_bad_input_is_named_and_the_others_are_done(run, checkpoint, clip, tmp_path):
+    code, said, errors = run("vocode", tmp_path / "no.wav", clip, "--model", checkpoint, "--out", tmp_path / "out")
+    assert code == 2
+    assert errors.splitlines() == [
+        f"waveflow: error: {tmp_path / 'no.wav'}: No such file or directory",
+        "waveflow: error: 1 of 2 inputs could not be vocoded",
+    ]
+    assert "clip.wav" in said and samples(tmp_path / "out" / "clip.wav").size
+
+
+def test_an_input_is_never_written_over(refused, checkpoint, clip):
+    before = clip.read_bytes()
+    assert "would write over it" in refused("vocode", clip, "--model", checkpoint, "--out", clip.parent)
+    assert clip.read_bytes() == before
+
+
+def test_two_inputs_of_one_name_are_refused(refused, checkpoint, clip, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "clip.flac"
+    soundfile.write(other, samples(clip), 22050)
+    message = refused("vocode", clip, other, "--model", checkpoint, "--out", tmp_path / "out")
+    assert "would both become" in message and not (tmp_path / "out").exists()
