@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,14 +29,15 @@ class Arguments:
         steps: Optimizer steps in total.
         batch_size: Segments per step, on each process.
         segment: Samples of a training segment.
-        learning_rate: Peak learning rate of Adam, after a linear warm-up.
+        learning_rate: Learning rate of Adam, after a linear warm-up (default: 1e-3, for the ljspeech presets 1e-4).
         memory: invert rebuilds activations in the backward pass: less memory, more work.
         out: Folder of the run (default: runs/waveglow-PRESET, with a number where that holds one).
         device: auto takes a CUDA GPU where there is one.
         precision: bf16-mixed is for GPUs.
         seed: Equal seeds give equal runs, byte for byte on a CPU.
         resume: Continue the run in --out (default: the last one).
-        validate_every: Steps between evaluations on the held-out clips.
+        validate_every: Steps between evaluations on held-out clips.
+        validate_clips: How many of them are used; 0 for all.
         save_every: Steps between checkpoints.
     """
 
@@ -45,22 +46,27 @@ class Arguments:
     preset: str = "tiny"
     steps: int = 400
     batch_size: int = 4
-    segment: int = 16000
-    learning_rate: float = 1e-3
+    segment: int = 8192
+    learning_rate: float | None = None
     memory: Literal["store", "invert"] = "store"
     out: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     resume: bool = False
-    validate_every: int = 100
-    save_every: int = 100
+    validate_every: int = 300
+    validate_clips: int = 8
+    save_every: int = 300
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
     if args.preset not in WaveGlow.PRESETS:
         raise InputError(f"--preset expects one of {', '.join(WaveGlow.PRESETS)}, got {args.preset!r}")
+    if args.learning_rate is None:
+        args = replace(args, learning_rate=1e-4 if args.preset.startswith("ljspeech") else 1e-3)
+    if args.validate_clips < 0:
+        raise InputError(f"--validate-clips expects 0 or more, got {args.validate_clips}")
     trainer = Trainer(
         TrainerConfig(
             out=args.out or default_out(f"waveglow-{args.preset}", args.resume),
@@ -68,7 +74,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             batch_size=args.batch_size,
             learning_rate=args.learning_rate,
             warmup_steps=50,
-            decay_after=100_000,
             clip_norm=1.0,
             device=args.device,
             precision=args.precision,
@@ -88,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = trainer.on_first(lambda: download_ljspeech(args.data or "data"))
     train_clips, held_out_clips = split_clips(find_clips(data))
     segments = SpeechSegments(train_clips, model.mel_config, args.segment, args.seed)
-    held_out = WholeClips(held_out_clips, model.mel_config)
+    held_out = WholeClips(held_out_clips[: args.validate_clips or None], model.mel_config)
     mel_of, rate = MelSpectrogram(model.mel_config), model.mel_config.sample_rate
     heard = [held_out[i] for i in range(min(2, len(held_out)))]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-import waveflow.models.waveglow
+from waveflow.cli import import_checkpoint
 from waveflow.models import WaveGlow
 
 
@@ -25,9 +25,7 @@ def test_info_names_the_preset(run, tmp_path):
 def test_import_writes_a_checkpoint(run, refused, checkpoint, tmp_path, monkeypatch):
     model = WaveGlow.from_pretrained(checkpoint)
     seen = []
-    monkeypatch.setattr(
-        waveflow.models.waveglow, "import_nvidia", lambda path: seen.append(path) or model, raising=False
-    )
+    monkeypatch.setattr(import_checkpoint, "import_nvidia", lambda path: seen.append(path) or model)
     code, said, _ = run("import", "waveglow", "old.pt", tmp_path / "new")
     assert code == 0 and seen == ["old.pt"] and "waveflow vocode" in said
     again = WaveGlow.from_pretrained(tmp_path / "new")
@@ -37,3 +35,10 @@ def test_import_writes_a_checkpoint(run, refused, checkpoint, tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     assert "got a file" in refused("import", "waveglow", "old.pt", tmp_path / "file")
     assert len(seen) == 1
+
+
+def test_import_refuses_what_is_no_checkpoint(refused, tmp_path):
+    (tmp_path / "text.pt").write_text("To be or not to be")
+    for source in (tmp_path / "text.pt", tmp_path / "none.pt", tmp_path):
+        assert str(source) in refused("import", "waveglow", source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

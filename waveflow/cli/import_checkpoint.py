@@ -5,6 +5,7 @@ from pathlib import Path
 
 from waveflow.errors import InputError
 from waveflow.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from waveflow.models.waveglow import import_nvidia
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -41,8 +42,6 @@ def run_waveglow(options: argparse.Namespace) -> None:
     held = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (target / name).exists()]
     if held:
         raise InputError(f"{target} already holds a checkpoint ({', '.join(held)}): choose another folder")
-    from waveflow.models.waveglow import import_nvidia
-
     model = import_nvidia(options.source)
     model.save_pretrained(target)
     count = sum(parameter.numel() for parameter in model.parameters())
