@@ -49,6 +49,29 @@ def fused():
     return OrderedDict((name, tensor.float()) for name, tensor in state.items())
 
 
+def small(**changes):
+    """A state dict of two flows of another shape: groups of 4, one layer of 5 taps, 3 bands, 600 / 200."""
+    sizes = {"bands": 3, "group": 4, "width": 6, "taps": 5, "kernel": 600} | changes
+    bands, group, width, taps = sizes["bands"], sizes["group"], sizes["width"], sizes["taps"]
+    state = {
+        "upsample.weight": formula("upsample", bands, bands, sizes["kernel"]).float(),
+        "upsample.bias": torch.zeros(bands),
+    }
+    for k in range(2):
+        state[f"convinv.{k}.conv.weight"] = torch.eye(group)[:, :, None]
+        shapes = {
+            "start": (width, group // 2, 1),
+            "end": (group, width, 1),
+            "cond_layer": (2 * width, bands * group, 1),
+            "in_layers.0": (2 * width, width, taps),
+            "res_skip_layers.0": (width, width, 1),
+        }
+        for name, shape in shapes.items():
+            state[f"WN.{k}.{name}.weight"] = formula(name, *shape).float()
+            state[f"WN.{k}.{name}.bias"] = formula(name, shape[0]).float()
+    return state
+
+
 def per_layer(state, layers=LAYERS):
     """Conditioning as in 2019: one layer for each, the rows of the fused one."""
     result = OrderedDict()

@@ -25,6 +25,7 @@ from nvidia_checkpoints import (
     per_layer,
     prefixed,
     save,
+    small,
     weight,
     without_weight_norm,
     write_nemo,
@@ -64,10 +65,17 @@ def pickled(state, origin, legacy=False, wrap=None):
 
 def training(module):
     """What NVIDIA's train.py saves."""
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.0)
-    sum(parameter.sum() for parameter in module.parameters()).backward()
-    optimizer.step()
-    return {"model": module, "iteration": 580000, "optimizer": optimizer.state_dict(), "learning_rate": 1e-4}
+    moments = {i: {"step": 1, "exp_avg": torch.zeros_like(p)} for i, p in enumerate(module.parameters())}
+    optimizer = {"state": moments, "param_groups": [{"lr": 1e-4, "params": list(moments)}]}
+    return {"model": module, "iteration": 580000, "optimizer": optimizer, "learning_rate": 1e-4}
+
+
+def module_state_dict(state):
+    """With the metadata that ``state_dict()`` hangs on its dict."""
+    with nvidia_classes("glow") as classes:
+        result = as_module(state, classes).state_dict()
+    assert result._metadata
+    return result
 
 
 def hub(state, prefix):
@@ -110,6 +118,7 @@ FORMATS = {
     "hub, wrapped for half precision": lambda s: written(hub(s, "module.1."), legacy=True),
     "state dict": lambda s: written(s),
     "state dict, legacy file": lambda s: written(s, legacy=True),
+    "state dict of a module": lambda s: lambda path: save(path, {"state_dict": module_state_dict(s)}),
     "state dict of parameters": lambda s: written({name: torch.nn.Parameter(t) for name, t in s.items()}),
     "state dict of 2019": lambda s: written(per_layer(s)),
     "state dict of double": lambda s: written({name: t.double() for name, t in s.items()}),
@@ -223,26 +232,6 @@ def test_saved_again_it_is_a_checkpoint_of_waveflow(state, tmp_path):
     model = import_nvidia(save(tmp_path / "a.pt", state))
     model.save_pretrained(tmp_path / "model")
     assert_computes(WaveGlow.from_pretrained(tmp_path / "model"), state)
-
-
-def small(**changes):
-    """A state dict of two flows of another shape: groups of 4, one layer of 5 taps, 3 bands, 600 / 200."""
-    sizes = {"bands": 3, "group": 4, "width": 6, "taps": 5, "kernel": 600} | changes
-    bands, group, width, taps = sizes["bands"], sizes["group"], sizes["width"], sizes["taps"]
-    state = {"upsample.weight": torch.randn(bands, bands, sizes["kernel"]), "upsample.bias": torch.zeros(bands)}
-    for k in range(2):
-        state[f"convinv.{k}.conv.weight"] = torch.eye(group)[:, :, None]
-        shapes = {
-            "start": (width, group // 2, 1),
-            "end": (group, width, 1),
-            "cond_layer": (2 * width, bands * group, 1),
-            "in_layers.0": (2 * width, width, taps),
-            "res_skip_layers.0": (width, width, 1),
-        }
-        for name, shape in shapes.items():
-            state[f"WN.{k}.{name}.weight"] = torch.randn(shape)
-            state[f"WN.{k}.{name}.bias"] = torch.randn(shape[0])
-    return state
 
 
 def test_other_sizes_and_the_stride_of_the_module(tmp_path):
