@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
-from waveflow.audio.metrics import stoi
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
 from waveflow.errors import InputError
-from waveflow.evaluation import Synthesizer, nats_per_sample
+from waveflow.evaluation import Synthesizer, mean_stoi, nats_per_sample
 from waveflow.models import WaveGlow
 from waveflow.training import Trainer, TrainerConfig
 
@@ -96,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     held_out = WholeClips(held_out_clips[: args.validate_clips or None], model.mel_config)
     mel_of, rate = MelSpectrogram(model.mel_config), model.mel_config.sample_rate
     heard = [held_out[i] for i in range(min(2, len(held_out)))]
+    if trainer.rank == 0:
+        print(f"data: {data}, {len(segments)} clips to train on, {len(held_out)} held out to evaluate", flush=True)
 
     # Objective: the exact log-likelihood of the waveform given its mel, in nats per sample.
     def objective(model, batch):
@@ -103,9 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return {"loss": -nats, "nats_per_sample": nats.detach()}
 
     def validate(model):
-        copies = [Synthesizer(model, seed=args.seed)(clip["mel"]).waveform for clip in heard]
-        scores = [stoi(clip["waveform"], copy, rate) for clip, copy in zip(heard, copies, strict=True)]
-        return {"nats_per_sample": nats_per_sample(model, held_out).nats_per_sample, "stoi": sum(scores) / len(scores)}
+        likelihood = nats_per_sample(model, held_out)
+        return {"nats_per_sample": likelihood.nats_per_sample, "stoi": mean_stoi(model, heard, seed=args.seed)}
 
     def sample(model, log):
         for clip in heard:
@@ -131,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         out, name = trainer.folder.path, heard[0]["name"].replace("/", "_")
         before, after = state.before, state.after
         print(
-            f"held-out clips: {before['nats_per_sample']:.3f} -> {after['nats_per_sample']:.3f} nats per sample, "
-            f"STOI {before['stoi']:.3f} -> {after['stoi']:.3f} (of 1)"
+            f"{len(held_out)} held-out clips: {before['nats_per_sample']:.3f} -> {after['nats_per_sample']:.3f} "
+            f"nats per sample, STOI {before['stoi']:.3f} -> {after['stoi']:.3f} (of 1)"
         )
         print(f"model: {out}   figures and sounds: tensorboard --logdir {out / 'logs'}")
         print(f"listen to {out / 'samples' / f'{name}-generated.wav'} (real: {name}-real.wav, mels: {name}.png)")

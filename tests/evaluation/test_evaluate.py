@@ -10,7 +10,7 @@ from torch import nn
 
 from waveflow.audio import MelConfig
 from waveflow.errors import InputError
-from waveflow.evaluation import MEAN_FIGURES, ClipFigures, Report, Synthesizer, evaluate
+from waveflow.evaluation import MEAN_FIGURES, ClipFigures, Report, Synthesizer, evaluate, mean_stoi
 
 
 def voice(pitch: float, frames: int) -> torch.Tensor:
@@ -116,3 +116,10 @@ def test_each_mel_is_vocoded_from_the_same_seed_and_with_the_same_options():
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(InputError, match="expected"):
         Synthesizer(Parrot(), **option)
+
+
+def test_mean_stoi_is_that_of_the_report_and_passes_over_what_is_too_short():
+    data = [clip(120, 90, "low"), clip(180, 120, "high")]
+    expected = evaluate(Parrot(), data, temperature=0.05).figures()["stoi"]
+    assert mean_stoi(Parrot(), [*data, clip(120, 4, "click")], temperature=0.05) == pytest.approx(expected)
+    assert math.isnan(mean_stoi(Parrot(), [clip(120, 4, "click")]))

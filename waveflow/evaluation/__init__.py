@@ -3,7 +3,7 @@
 from waveflow.evaluation.evaluate import evaluate
 from waveflow.evaluation.likelihood import Likelihood, dequantize, nats_per_sample
 from waveflow.evaluation.report import MEAN_FIGURES, ClipFigures, Report
-from waveflow.evaluation.synthesis import Synthesis, Synthesizer
+from waveflow.evaluation.synthesis import Synthesis, Synthesizer, mean_stoi
 from waveflow.evaluation.vocoder import Vocoder
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "Vocoder",
     "dequantize",
     "evaluate",
+    "mean_stoi",
     "nats_per_sample",
 ]
