@@ -182,6 +182,29 @@ def test_modules_in_a_circle_are_walked_once(tmp_path):
         import_nvidia(save(tmp_path / "a.pt", {"model": module}))
 
 
+def test_dicts_in_a_circle_are_walked_once(tmp_path):
+    content = {}
+    content.update({f"key {i}": content for i in range(3000)})
+    with pytest.raises(InputError, match="got key 0"):
+        import_nvidia(save(tmp_path / "a.pt", content))
+
+
+def test_messages_hold_no_control_characters(state, tmp_path):
+    for content in ({"\x1b[2J\nmodel": 1}, state | {"WN.0.\x1b[2J": torch.zeros(1)}):
+        with pytest.raises(InputError) as error:
+            import_nvidia(save(tmp_path / "a.pt", content))
+        assert str(error.value).isprintable()
+
+
+def test_short_yaml_for_a_long_value_is_not_printed(state, tmp_path):
+    value = "x"
+    for _ in range(40):
+        value = [value, value]
+    path = write_nemo(tmp_path / "a.nemo", save(tmp_path / "w", as_nemo(state)), {"preprocessor": {"nfilt": value}})
+    with pytest.raises(InputError, match="list"):
+        import_nvidia(path)
+
+
 class Stored:
     """Pickles as a tensor with any offset, size and strides over a storage of 6 floats."""
 

@@ -28,10 +28,16 @@ _MAX_YAML, _MAX_HEADER = 1 << 20, 100_000_000
 _Fetch = Callable[[Storage], Tensor]
 
 
+def printable(text: Any, length: int = 60) -> str:
+    """The beginning of what a file says, safe to be printed in one line."""
+    return "".join(char if char.isprintable() else " " for char in str(text)[:length])
+
+
 def first_few(names: Iterable[Any]) -> str:
-    """A few of many names, for a message."""
-    names = [str(name)[:60] for name in names]
-    return (", ".join(names[:4]) or "nothing") + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    """A few of many names in a file, for a message."""
+    names = list(names)
+    few = ", ".join(printable(name) for name in names[:4]) or "nothing"
+    return few + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def _read_zip(path: str, file: BinaryIO, stack: ExitStack) -> tuple[Any, _Fetch]
     if len(folders) != 1:
         raise InputError(f"{path}: expected a zip file that PyTorch wrote, with a data.pkl, got {first_few(names)}")
     folder = folders[0]
-    if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+    if f"{folder}byteorder" in names and _stored(archive, f"{folder}byteorder") != b"little":
         raise InputError(f"{path}: expected little-endian numbers, got big-endian ones")
     content = InertUnpickler(io.BytesIO(_stored(archive, f"{folder}data.pkl"))).load()
 
@@ -209,5 +215,5 @@ def _one_line(path: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = printable(error, 200) or type(error).__name__
         raise InputError(f"{path}: truncated or damaged ({reason})") from None

@@ -18,12 +18,13 @@ from torch.nn.utils import parametrize
 from waveflow.audio import MelConfig
 from waveflow.bijectors import InvertibleConv1x1
 from waveflow.errors import InputError
-from waveflow.models.waveglow.checkpoint_file import CheckpointFile, first_few, open_checkpoint
+from waveflow.models.waveglow.checkpoint_file import CheckpointFile, first_few, open_checkpoint, printable
 from waveflow.models.waveglow.inert_pickle import Shell, StoredTensor
 from waveflow.models.waveglow.model import WaveGlow, WaveGlowConfig
 
 _HOP = 256
-_KEY = re.compile(r"^((?:.*?\.)??)(upsample|WN|wavenet|convinv)\.(.+)$")
+_SCALARS = str | int | float | None
+_KEY = re.compile(r"^((?:.*?\.)??)(upsample|WN|wavenet|convinv)\.(.+)\Z")
 _EXPECTED = "upsample.weight, WN.0.start.weight_v, WN.0.in_layers.0.weight_v, WN.0.end.weight, convinv.0.conv.weight"
 
 
@@ -81,28 +82,37 @@ class _Found:
     stride: int | None
 
 
-def _find(path: str, content: Any, depth: int = 3) -> _Found | None:
-    """The first WaveGlow, looking at ``state_dict`` and ``model`` before anything else."""
-    if isinstance(content, Shell | Mapping):
-        entries, modules = _entries(content)
-        names: dict[str, str] = {}
-        for key in entries:
-            match = _KEY.match(key)
-            if match:
-                name = f"{'WN' if match[2] == 'wavenet' else match[2]}.{match[3]}"
-                if names.setdefault(name, key) != key:
-                    raise InputError(f"{path}: expected one WaveGlow, got two: {names[name]} and {key}")
-        if "upsample.weight" in names and any(name.startswith("WN.0.") for name in names):
-            upsample = names["upsample.weight"].removesuffix(".weight")
-            module = modules.get(upsample.removesuffix("upsample").removesuffix("."))
-            tensors = {name: entries[key] for name, key in names.items()}
-            return _Found(tensors, module and module.origin, _stride(modules.get(upsample)))
-    if depth and isinstance(content, Mapping):
-        for key in sorted(content, key=lambda key: key not in ("state_dict", "model")):
-            found = _find(path, content[key], depth - 1)
+def _find(path: str, content: Any) -> _Found | None:
+    """The first WaveGlow in dicts within dicts, looking at ``state_dict`` and ``model`` before the others."""
+    pending, seen = [content], {id(content)}
+    for candidate in pending:
+        if isinstance(candidate, Shell | Mapping):
+            found = _recognise(path, candidate)
             if found:
                 return found
+        if isinstance(candidate, Mapping):
+            for key in sorted(candidate, key=lambda key: key not in ("state_dict", "model")):
+                if id(candidate[key]) not in seen:  # a damaged or malicious file can hold circles
+                    seen.add(id(candidate[key]))
+                    pending.append(candidate[key])
     return None
+
+
+def _recognise(path: str, content: Shell | Mapping) -> _Found | None:
+    entries, modules = _entries(content)
+    names: dict[str, str] = {}
+    for key in entries:
+        match = _KEY.match(key)
+        if match:
+            name = f"{'WN' if match[2] == 'wavenet' else match[2]}.{match[3]}"
+            if names.setdefault(name, key) != key:
+                raise InputError(f"{path}: expected one WaveGlow, got two: {printable(names[name])}, {printable(key)}")
+    if "upsample.weight" not in names or not any(name.startswith("WN.0.") for name in names):
+        return None
+    upsample = names["upsample.weight"].removesuffix(".weight")
+    module = modules.get(upsample.removesuffix("upsample").removesuffix("."))
+    tensors = {name: entries[key] for name, key in names.items()}
+    return _Found(tensors, module and module.origin, _stride(modules.get(upsample)))
 
 
 def _entries(content: Shell | Mapping) -> tuple[dict[str, StoredTensor | Tensor], dict[str, Shell]]:
@@ -113,7 +123,7 @@ def _entries(content: Shell | Mapping) -> tuple[dict[str, StoredTensor | Tensor]
     pending = [("", content)]
     while pending:
         name, module = pending.pop()
-        if module in seen:  # a damaged or malicious file can hold circles
+        if module in seen:
             continue
         seen.add(module)
         modules[name] = module
@@ -152,7 +162,7 @@ def _describe(content: Any) -> str:
         if isinstance(content, Mapping) and isinstance(content.get(key), Shell | Mapping):
             content, where = content[key], f" under {key!r}"
     if isinstance(content, Shell):
-        return f"a {content.origin[:60]} with {first_few(_entries(content)[0])}{where}"
+        return f"a {printable(content.origin)} with {first_few(_entries(content)[0])}{where}"
     if isinstance(content, Mapping):
         return f"{first_few(content)}{where}"
     return f"a {type(content).__name__}"
@@ -317,11 +327,15 @@ def _nemo_mel(file: CheckpointFile) -> MelConfig | None:
     if not isinstance(settings, Mapping):
         return None
     settings = settings["params"] if isinstance(settings.get("params"), Mapping) else settings
+    # Also a message about a nested value must not print it: short YAML can stand for a very long one.
+    settings = {
+        name: value if isinstance(value, _SCALARS) else type(value).__name__ for name, value in settings.items()
+    }
     unlike = {"normalize": (None, "None"), "preemph": (None, 0), "log": (True,), "log_zero_guard_type": ("clamp",)}
     for name, choices in unlike.items():
         if name in settings and settings[name] not in choices:
             raise InputError(
-                f"{file.path}: was trained on mels with {name} {settings[name]!r}, expected {choices[0]!r} "
+                f"{file.path}: was trained on mels with {name} {printable(settings[name])}, expected {choices[0]!r} "
                 "(or say by mel= what it shall be taken for)"
             )
     names = {
@@ -344,7 +358,7 @@ def _nemo_mel(file: CheckpointFile) -> MelConfig | None:
         fields = {name: float(value) if isinstance(value, str) else value for name, value in fields.items()}
         return MelConfig(**fields)
     except ValueError as error:
-        raise InputError(f"{file.path}: the mel in its configuration: {error}") from None
+        raise InputError(f"{file.path}: the mel in its configuration: {printable(error, 200)}") from None
 
 
 @dataclass(frozen=True)
