@@ -1,5 +1,6 @@
 """What is inside a checkpoint file of PyTorch, NeMo or safetensors, read without executing any of it."""
 
+import errno
 import io
 import os
 import shutil
@@ -171,9 +172,10 @@ def _read_legacy(path: str, file: BinaryIO) -> tuple[Any, _Fetch]:
         storage = unpickler.storages[key]
         (numel,) = struct.unpack("<q", file.read(8))
         starts[key] = file.tell()
-        end = file.seek(numel * storage.dtype.itemsize, os.SEEK_CUR)
+        end = starts[key] + numel * storage.dtype.itemsize
         if numel != storage.numel or end > size:
             raise EOFError("it ends before its numbers do")
+        file.seek(end)
 
     def fetch(storage: Storage) -> Tensor:
         file.seek(starts[storage.key])
@@ -213,7 +215,8 @@ def _one_line(path: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        # Without a number, or with a position that cannot be: what a decoder says of damaged content.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):
             raise
         reason = printable(error, 200) or type(error).__name__
         raise InputError(f"{path}: truncated or damaged ({reason})") from None

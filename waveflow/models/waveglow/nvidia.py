@@ -6,10 +6,8 @@ the formats: none of their code is used, needed or executed.
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +16,12 @@ from torch.nn.utils import parametrize
 from waveflow.audio import MelConfig
 from waveflow.bijectors import InvertibleConv1x1
 from waveflow.errors import InputError
-from waveflow.models.waveglow.checkpoint_file import CheckpointFile, first_few, open_checkpoint, printable
-from waveflow.models.waveglow.inert_pickle import Shell, StoredTensor
+from waveflow.models.waveglow.checkpoint_file import CheckpointFile, open_checkpoint, printable
 from waveflow.models.waveglow.model import WaveGlow, WaveGlowConfig
+from waveflow.models.waveglow.nvidia_layout import Convolution, Found, Weights, find_waveglow
 
 _HOP = 256
 _SCALARS = str | int | float | None
-_KEY = re.compile(r"^((?:.*?\.)??)(upsample|WN|wavenet|convinv)\.(.+)\Z")
-_EXPECTED = "upsample.weight, WN.0.start.weight_v, WN.0.in_layers.0.weight_v, WN.0.end.weight, convinv.0.conv.weight"
 
 
 def import_nvidia(path: str | os.PathLike, *, mel: MelConfig | None = None, alternate: bool | None = None) -> WaveGlow:
@@ -55,13 +51,8 @@ def import_nvidia(path: str | os.PathLike, *, mel: MelConfig | None = None, alte
         OSError: if the file is not there or cannot be read.
     """
     with open_checkpoint(path) as file:
-        found = _find(file.path, file.content)
-        if found is None:
-            raise InputError(
-                f"{file.path}: not a WaveGlow of NVIDIA's: expected the keys {_EXPECTED}, ... (any prefix; wavenet for "
-                f"WN in NeMo), got {_describe(file.content)}"
-            )
-        weights = _Weights(file, found.tensors)
+        found = find_waveglow(file.path, file.content)
+        weights = Weights(file, found.tensors)
         config = _config(weights, found, mel or _nemo_mel(file), alternate)
         parts = _parts(weights, config)
         weights.require_all_used()
@@ -73,200 +64,7 @@ def import_nvidia(path: str | os.PathLike, *, mel: MelConfig | None = None, alte
     return model.eval()
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A WaveGlow within a checkpoint: its tensors by NVIDIA's names; of a pickled module, its class and stride."""
-
-    tensors: dict[str, StoredTensor | Tensor]
-    origin: str | None
-    stride: int | None
-
-
-def _find(path: str, content: Any) -> _Found | None:
-    """The first WaveGlow in dicts within dicts, looking at ``state_dict`` and ``model`` before the others."""
-    pending, seen = [content], {id(content)}
-    for candidate in pending:
-        if isinstance(candidate, Shell | Mapping):
-            found = _recognise(path, candidate)
-            if found:
-                return found
-        if isinstance(candidate, Mapping):
-            for key in sorted(candidate, key=lambda key: key not in ("state_dict", "model")):
-                if id(candidate[key]) not in seen:  # a damaged or malicious file can hold circles
-                    seen.add(id(candidate[key]))
-                    pending.append(candidate[key])
-    return None
-
-
-def _recognise(path: str, content: Shell | Mapping) -> _Found | None:
-    entries, modules = _entries(content)
-    names: dict[str, str] = {}
-    for key in entries:
-        match = _KEY.match(key)
-        if match:
-            name = f"{'WN' if match[2] == 'wavenet' else match[2]}.{match[3]}"
-            if names.setdefault(name, key) != key:
-                raise InputError(f"{path}: expected one WaveGlow, got two: {printable(names[name])}, {printable(key)}")
-    if "upsample.weight" not in names or not any(name.startswith("WN.0.") for name in names):
-        return None
-    upsample = names["upsample.weight"].removesuffix(".weight")
-    module = modules.get(upsample.removesuffix("upsample").removesuffix("."))
-    tensors = {name: entries[key] for name, key in names.items()}
-    return _Found(tensors, module and module.origin, _stride(modules.get(upsample)))
-
-
-def _entries(content: Shell | Mapping) -> tuple[dict[str, StoredTensor | Tensor], dict[str, Shell]]:
-    """Tensors of a dict, or of a pickled ``nn.Module`` as its state dict would name them, and all modules by name."""
-    if isinstance(content, Mapping):
-        return {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}, {}
-    tensors, modules, seen = {}, {}, set()
-    pending = [("", content)]
-    while pending:
-        name, module = pending.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        modules[name] = module
-        dot = f"{name}." if name else ""
-        for kind in ("_parameters", "_buffers"):
-            for key, value in _items(_attribute(module, kind)):
-                if _is_tensor(value):
-                    tensors[f"{dot}{key}"] = value
-        children = [(f"{dot}{key}", value) for key, value in _items(_attribute(module, "_modules"))]
-        pending += [(name, value) for name, value in reversed(children) if isinstance(value, Shell)]
-    return tensors, modules
-
-
-def _attribute(module: Shell, name: str) -> Any:
-    return module.state.get(name) if isinstance(module.state, Mapping) else None
-
-
-def _items(mapping: Any) -> list[tuple[Any, Any]]:
-    return list(mapping.items()) if isinstance(mapping, Mapping) else []
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, StoredTensor | Tensor)
-
-
-def _stride(upsample: Shell | None) -> int | None:
-    stride = _attribute(upsample, "stride") if upsample else None
-    stride = stride[0] if isinstance(stride, tuple) and len(stride) == 1 else stride
-    return stride if type(stride) is int and stride > 0 else None
-
-
-def _describe(content: Any) -> str:
-    """In a few words, what is there instead of a WaveGlow."""
-    where = ""
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Shell | Mapping):
-            content, where = content[key], f" under {key!r}"
-    if isinstance(content, Shell):
-        return f"a {printable(content.origin)} with {first_few(_entries(content)[0])}{where}"
-    if isinstance(content, Mapping):
-        return f"{first_few(content)}{where}"
-    return f"a {type(content).__name__}"
-
-
-@dataclass(frozen=True)
-class _Convolution:
-    """Weight and bias; where it is weight-normed, ``weight`` is the direction and ``norm`` its length."""
-
-    weight: Tensor
-    norm: Tensor | None
-    bias: Tensor
-
-    def plain(self) -> Tensor:
-        if self.norm is None:
-            return self.weight
-        return self.weight * (self.norm / _row_norms(self.weight))
-
-    def normed(self) -> tuple[Tensor, Tensor]:
-        """(norm, direction)."""
-        if self.norm is not None:
-            return self.norm, self.weight
-        norms = _row_norms(self.weight)
-        # A row of zeros has no direction: any will do, with the norm 0.
-        return norms, torch.where(norms > 0, self.weight, 1.0)
-
-    def rows(self, first: int, last: int) -> Self:
-        norm = None if self.norm is None else self.norm[first:last]
-        return dataclasses.replace(self, weight=self.weight[first:last], norm=norm, bias=self.bias[first:last])
-
-    @classmethod
-    def stack(cls, parts: list[Self]) -> Self:
-        """Convolutions of the same input as one: weight norm is by row, so that its parameters stack too."""
-        norms, weights = zip(*(part.normed() for part in parts), strict=True)
-        return cls(torch.cat(weights), torch.cat(norms), torch.cat([part.bias for part in parts]))
-
-
-def _row_norms(weight: Tensor) -> Tensor:
-    return weight.flatten(1).norm(dim=1)[:, None, None]
-
-
-class _Weights:
-    """The tensors of a checkpoint, taken by name and checked against the shapes that the sizes demand."""
-
-    def __init__(self, file: CheckpointFile, tensors: Mapping[str, StoredTensor | Tensor]):
-        self.path = file.path
-        self._read = file.read
-        self._tensors = tensors
-        # NeMo keeps the inverse 1x1 convolutions beside the direct ones once they were used.
-        self._unused = {name for name in tensors if not name.endswith(".inv_conv.weight")}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._tensors
-
-    def count(self, name: str) -> int:
-        """Number of entries of the list ``name``, numbered from 0."""
-        pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.")
-        indices = {match[1] for match in map(pattern.match, self._tensors) if match}
-        return next(i for i in range(len(indices) + 1) if str(i) not in indices)
-
-    def shape(self, name: str) -> tuple[int, int, int]:
-        """Shape of the weight of a convolution."""
-        for spelling in ("weight_v", "parametrizations.weight.original1", "weight"):
-            tensor = self._tensors.get(f"{name}.{spelling}")
-            if tensor is not None:
-                if len(tensor.shape) != 3 or 0 in tensor.shape:
-                    raise InputError(
-                        f"{self.path}: expected {name}.{spelling} of three dimensions, got {tuple(tensor.shape)}"
-                    )
-                return tuple(tensor.shape)
-        raise InputError(f"{self.path}: lacks {name}.weight_v (or {name}.weight, where weight norm was removed)")
-
-    def tensor(self, name: str, *shape: int) -> Tensor:
-        if name not in self._tensors:
-            raise InputError(f"{self.path}: lacks {name}")
-        stored = self._tensors[name]
-        if tuple(stored.shape) != shape:
-            raise InputError(f"{self.path}: expected {name} of shape {shape}, got {tuple(stored.shape)}")
-        tensor = self._read(stored)
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise InputError(f"{self.path}: expected {name} to hold finite floats, got others")
-        self._unused.discard(name)
-        return tensor.float()
-
-    def convolution(self, name: str, *shape: int) -> _Convolution:
-        rows = shape[1] if name == "upsample" else shape[0]  # a transposed convolution is (in, out, kernel)
-        bias = self.tensor(f"{name}.bias", rows)
-        for norm, direction in (
-            ("weight_g", "weight_v"),
-            ("parametrizations.weight.original0", "parametrizations.weight.original1"),
-        ):
-            if f"{name}.{direction}" in self:
-                length = self.tensor(f"{name}.{norm}", shape[0], 1, 1)
-                return _Convolution(self.tensor(f"{name}.{direction}", *shape), length, bias)
-        return _Convolution(self.tensor(f"{name}.weight", *shape), None, bias)
-
-    def require_all_used(self) -> None:
-        if self._unused:
-            raise InputError(
-                f"{self.path}: holds weights that WaveGlow has no place for: {first_few(sorted(self._unused))}"
-            )
-
-
-def _config(weights: _Weights, found: _Found, mel: MelConfig | None, alternate: bool | None) -> WaveGlowConfig:
+def _config(weights: Weights, found: Found, mel: MelConfig | None, alternate: bool | None) -> WaveGlowConfig:
     n_mels, _, kernel = weights.shape("upsample")
     mel = _mel(weights.path, mel, n_mels, kernel, found.stride)
     flows = weights.count("WN")
@@ -365,12 +163,12 @@ def _nemo_mel(file: CheckpointFile) -> MelConfig | None:
 class _Parts:
     """The convolutions of a checkpoint, cut as WaveGlow has them."""
 
-    upsample: _Convolution
+    upsample: Convolution
     mixing: list[Tensor]
-    couplings: list[dict[str, _Convolution]]
+    couplings: list[dict[str, Convolution]]
 
 
-def _parts(weights: _Weights, config: WaveGlowConfig) -> _Parts:
+def _parts(weights: Weights, config: WaveGlowConfig) -> _Parts:
     n_mels, kernel = config.mel.n_mels, config.mel.n_fft
     mixing, couplings = [], []
     for k in range(config.flows):
@@ -380,7 +178,7 @@ def _parts(weights: _Weights, config: WaveGlowConfig) -> _Parts:
     return _Parts(weights.convolution("upsample", n_mels, n_mels, kernel), mixing, couplings)
 
 
-def _coupling(weights: _Weights, name: str, half: int, config: WaveGlowConfig) -> dict[str, _Convolution]:
+def _coupling(weights: Weights, name: str, half: int, config: WaveGlowConfig) -> dict[str, Convolution]:
     """The convolutions of one coupling, by the names that the conditioner has for them."""
     width, layers, taps = config.channels, config.layers, config.kernel_size
     context = config.mel.n_mels * config.group
@@ -400,7 +198,7 @@ def _coupling(weights: _Weights, name: str, half: int, config: WaveGlowConfig) -
         last = i == layers - 1
         if f"{name}.skip_layers.{i}.bias" in weights:
             kinds = ["skip_layers"] if last else ["res_layers", "skip_layers"]
-            mix = _Convolution.stack([weights.convolution(f"{name}.{kind}.{i}", width, width, 1) for kind in kinds])
+            mix = Convolution.stack([weights.convolution(f"{name}.{kind}.{i}", width, width, 1) for kind in kinds])
         else:
             mix = weights.convolution(f"{name}.res_skip_layers.{i}", width if last else 2 * width, width, 1)
         parts[f"layers.{i}.mix"] = mix
@@ -418,7 +216,7 @@ def _fill(model: WaveGlow, parts: _Parts) -> None:
             _set(coupling.conditioner.get_submodule(name), convolution)
 
 
-def _set(module: nn.Module, convolution: _Convolution) -> None:
+def _set(module: nn.Module, convolution: Convolution) -> None:
     module.bias.copy_(convolution.bias)
     if parametrize.is_parametrized(module, "weight"):
         norm, direction = convolution.normed()
