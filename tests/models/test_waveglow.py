@@ -110,7 +110,9 @@ def test_surplus_frames_are_ignored_and_too_few_refused():
         model.log_prob(waveform[:, :-1], mel)
 
 
-@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear", "scale": "tanh_exp"}, {"separable": True}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"upsampler": "linear", "scale": "tanh_exp", "actnorm": True}, {"separable": True}]
+)
 def test_vocode_inverts_the_latent(fields):
     model, (waveform, mel) = waveglow(**fields), example()
     z, _ = model.flow.bijector(waveform[:, None], mel)

@@ -107,12 +107,12 @@ def test_transposed_upsampler_is_the_transposed_convolution_folded(hop, group, k
 def test_linear_upsampler_interpolates_between_frame_centres(centered):
     upsampler = LinearUpsampler(1, 1, hop_length=8, group=2, centered=centered, kernel_size=1).double()
     with torch.no_grad():
-        upsampler.convolution.weight.fill_(1)
-        upsampler.convolution.bias.zero_()
+        upsampler.convolution.weight.fill_(2.5)  # undoes the standardisation
+        upsampler.convolution.bias.fill_(-5.0)
     mel = torch.tensor([[[0.0, 8.0, 16.0, 24.0]]], dtype=torch.float64)  # frame f holds the sample it is centred on
     offset = 0 if centered else 4
     centres = torch.arange(16, dtype=torch.float64) * 2 + 1 - offset
-    assert torch.equal(upsampler(mel)[0, 0], centres.clamp(0, 24))
+    torch.testing.assert_close(upsampler(mel)[0, 0], centres.clamp(0, 24))
 
 
 @pytest.mark.parametrize("upsampler", [TransposedUpsampler(5, 8, 2, 16), LinearUpsampler(5, 6, 8, 2)])

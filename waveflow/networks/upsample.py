@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from waveflow.context import Context, Ragged
 
 
+_MEL_MEAN, _MEL_STD = -5.0, 2.5
+
+
 class TransposedUpsampler(nn.Module):
     """A transposed convolution to the sample rate, folded into groups (WaveGlow: arXiv:1811.00002, section 2.1).
 
@@ -43,7 +46,7 @@ class TransposedUpsampler(nn.Module):
     def forward(self, mel: Context) -> Context:
         return _ragged(self, mel, self.hop_length // self.group)
 
-    def upsample(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+    def upsample(self, mel: Tensor, mask: Tensor | None) -> Tensor:
         batch, n_mels, frames = mel.shape
         groups = self.hop_length // self.group
         # (in, out, overlap, groups, i) -> rows (overlap, in), columns (groups, out, i)
@@ -58,6 +61,8 @@ class TransposedUpsampler(nn.Module):
 
 class LinearUpsampler(nn.Module):
     """A convolution over frames, then linear interpolation to the centres of the groups.
+
+    The bands are brought near mean 0 and variance 1 first, by constants that suit natural log-mels of speech.
 
     Args:
         n_mels: bands.
@@ -89,10 +94,12 @@ class LinearUpsampler(nn.Module):
     def forward(self, mel: Context) -> Context:
         return _ragged(self, mel, self.hop_length // self.group)
 
-    def upsample(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
-        frames = self.convolution(mel).transpose(1, 2)
+    def upsample(self, mel: Tensor, mask: Tensor | None) -> Tensor:
+        standardised = (mel - _MEL_MEAN) / _MEL_STD
+        frames = self.convolution(standardised if mask is None else standardised * mask).transpose(1, 2)
         batch, count, channels = frames.shape
-        last = (torch.full((batch,), count, device=mel.device) if lengths is None else lengths)[:, None] - 1
+        lengths = torch.full((batch, 1), count, device=mel.device) if mask is None else mask[:, 0].sum(1, True).long()
+        last = (lengths - 1).clamp_min(0)
         centres = torch.arange(count * self.hop_length // self.group, device=mel.device) * self.group + self.group / 2
         position = ((centres - self.offset) / self.hop_length).to(frames.dtype)
         left = position.floor()
@@ -100,7 +107,7 @@ class LinearUpsampler(nn.Module):
         left = left.long()[None].expand(batch, -1)
 
         def at(index: Tensor) -> Tensor:
-            index = torch.minimum(index.clamp_min(0), last.clamp_min(0))
+            index = torch.minimum(index.clamp_min(0), last)
             return frames.gather(1, index[:, :, None].expand(-1, -1, channels))
 
         return torch.lerp(at(left), at(left + 1), weight.expand(-1, channels)).transpose(1, 2)
@@ -109,6 +116,6 @@ class LinearUpsampler(nn.Module):
 def _ragged(upsampler: nn.Module, mel: Context, rate: int) -> Context:
     if not isinstance(mel, Ragged):
         return upsampler.upsample(mel, None)
-    values = upsampler.upsample(mel.values, mel.mask[:, 0].sum(1).long())
+    values = upsampler.upsample(mel.values, mel.mask)
     mask = mel.mask.repeat_interleave(rate, 2)
     return Ragged(values * mask, mask)

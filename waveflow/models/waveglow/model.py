@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from waveflow.audio import Denoiser, MelConfig, check_mel
-from waveflow.bijectors import Affine, Chain, Conditioned, Coupling, Halves, InvertibleConv1x1, MultiScale, Squeeze
+from waveflow.bijectors import (
+    ActNorm,
+    Affine,
+    Chain,
+    Conditioned,
+    Coupling,
+    Halves,
+    InvertibleConv1x1,
+    MultiScale,
+    Squeeze,
+)
 from waveflow.context import Context, Ragged
 from waveflow.distributions import Flow, StandardNormal
 from waveflow.errors import InputError
@@ -35,6 +45,7 @@ class WaveGlowConfig:
             reference). ``"linear"``: a convolution over frames, interpolated to the rate of the groups.
         context_channels: channels of the linear upsampler.
         scale: scale map of the couplings.
+        actnorm: begin each step with an ``ActNorm``, so that training starts from standardised channels (Glow).
         alternate: every second coupling transforms the first half of the channels instead of the second (NVIDIA's
             checkpoints of 2018).
         memory: ``"store"`` or ``"invert"``, see ``Chain``.
@@ -54,6 +65,7 @@ class WaveGlowConfig:
     upsampler: Literal["transposed", "linear"] = "transposed"
     context_channels: int = 80
     scale: str = "exp"
+    actnorm: bool = False
     alternate: bool = False
     memory: Literal["store", "invert"] = "store"
     temperature: float = 0.6
@@ -119,6 +131,7 @@ class WaveGlow(PretrainedModel):
             "upsampler": "linear",
             "context_channels": 96,
             "scale": "tanh_exp",
+            "actnorm": True,
         },
         "tiny": {
             "flows": 6,
@@ -128,6 +141,7 @@ class WaveGlow(PretrainedModel):
             "channels": 48,
             "upsampler": "linear",
             "scale": "tanh_exp",
+            "actnorm": True,
         },
         "squeeze": {
             "flows": 10,
@@ -141,6 +155,7 @@ class WaveGlow(PretrainedModel):
             "upsampler": "linear",
             "context_channels": 80,
             "scale": "tanh_exp",
+            "actnorm": True,
         },
     }
     config: WaveGlowConfig
@@ -171,6 +186,8 @@ class WaveGlow(PretrainedModel):
                     c.cycle,
                     c.separable,
                 )
+                if c.actnorm:
+                    steps.append(ActNorm(channels))
                 steps.append(InvertibleConv1x1(channels))
                 steps.append(Coupling(Halves(swap=c.alternate and k % 2 == 1), network, univariate))
             levels.append(Chain(steps, c.memory))
