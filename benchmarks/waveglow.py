@@ -6,11 +6,13 @@
     python benchmarks/waveglow.py inverse          # max |x - f^-1(f(x))| of the whole model in float32
 
 One thread. CPU seconds are the process's own time, the median of several runs; every figure of memory is the peak
-resident size of a process of its own.
+resident size of a process of its own. "tight" is the peak with an allocator that gives freed memory back at once
+(glibc's MALLOC_TRIM_THRESHOLD_): what is alive, without what fragmentation adds.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -89,7 +91,9 @@ def synthesis(repeats):
 
 
 def step(which, flows=12, memory="store", repeats=3):
-    """One training step in this process: CPU seconds and what it added to the peak."""
+    """One training step in this process: CPU seconds, peak memory, and the peak before the step."""
+    if which == "nothing":
+        return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     generator = torch.Generator().manual_seed(0)
     waveform = 0.1 * torch.randn(1, 16000, generator=generator)
     mel = torch.randn(1, 80, 63, generator=generator) - 5
@@ -110,13 +114,16 @@ def step(which, flows=12, memory="store", repeats=3):
     return {"cpu_seconds": seconds, "peak_mib": peak / 1024, "before_mib": before / 1024, "parameters": parameters}
 
 
-def in_own_process(*arguments):
+def in_own_process(*arguments, tight=False):
     command = [sys.executable, __file__, "step", *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    environment = os.environ | ({"MALLOC_TRIM_THRESHOLD_": "262144"} if tight else {})
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def training(repeats):
-    print(f"{'forward + backward, 16,000 samples':36}{'CPU s':>8}{'peak MiB':>10}{'peer / this':>13}")
+    print(f"{'forward + backward, 16,000 samples':36}{'CPU s':>8}{'peer / this':>13}{'peak MiB':>10}{'tight':>8}")
+    imports = in_own_process("nothing", 0, "store", 0)["peak_mib"]
     peer = None
     for name, arguments in {
         "plain peer": ("peer", 12, "store"),
@@ -124,17 +131,20 @@ def training(repeats):
         'ljspeech, memory="invert"': ("ours", 12, "invert"),
     }.items():
         found = in_own_process(*arguments, repeats)
-        peer = peer or found["cpu_seconds"]
-        print(f"{name:36}{found['cpu_seconds']:8.2f}{found['peak_mib']:10.0f}{peer / found['cpu_seconds']:13.2f}")
+        tight = in_own_process(*arguments, 1, tight=True)["peak_mib"]
+        seconds, peak = found["cpu_seconds"], found["peak_mib"]
+        peer = peer or seconds
+        print(f"{name:36}{seconds:8.2f}{peer / seconds:13.2f}{peak:10.0f}{tight:8.0f}")
+    print(f"(of the peak, {imports:.0f} MiB are there once torch and waveflow are imported)")
 
 
 def memory(repeats):
-    print("ljspeech without early outputs, one step of 16,000 samples; MiB above the model and its gradients")
+    print("ljspeech without early outputs, one step of 16,000 samples; tight MiB above the model and its gradients")
     print(f"{'steps':>6}{'store':>10}{'invert':>10}")
     for flows in (8, 16, 32):
         row = []
         for mode in ("store", "invert"):
-            found = in_own_process("ours", flows, mode, 1)
+            found = in_own_process("ours", flows, mode, 1, tight=True)
             gradients = 4 * found["parameters"] / 2**20
             row.append(found["peak_mib"] - found["before_mib"] - gradients)
         print(f"{flows:6}{row[0]:10.0f}{row[1]:10.0f}")

@@ -291,7 +291,7 @@ def test_sources_that_are_no_folder(tmp_path, monkeypatch):
         (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, temperature=-1), "temperature of at least 0"),
         (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, z=torch.zeros(1, 8, 4)), r"\(1, 8, 128\), got"),
         (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, z=torch.zeros(1, 8, 128), temperature=1), "got both"),
-        (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, lengths=torch.tensor([5])), r"within 0 ... 4, got \[5\]"),
+        (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, lengths=torch.tensor([5])), "within 0 ... 4, got"),
         (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, chunk=0), "chunks of at least 1 frame"),
     ],
 )  # fmt: skip

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from waveflow.context import Context, Ragged
 
-
 _MEL_MEAN, _MEL_STD = -5.0, 2.5
 
 
