@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
@@ -28,10 +30,11 @@ class Arguments:
         steps: Optimizer steps in total.
         batch_size: Segments per step, on each process.
         segment: Samples of a training segment.
-        learning_rate: Learning rate of Adam, after a linear warm-up (default: 1e-3, for the ljspeech presets 1e-4).
+        learning_rate: Learning rate of Adam, after a linear warm-up (default: 2e-3, for the ljspeech presets 1e-4).
         memory: invert rebuilds activations in the backward pass: less memory, more work.
         out: Folder of the run (default: runs/waveglow-PRESET, with a number where that holds one).
         device: auto takes a CUDA GPU where there is one.
+        threads: CPU threads of PyTorch. More help large batches only, and stall where other programs want the cores.
         precision: bf16-mixed is for GPUs.
         seed: Equal seeds give equal runs, byte for byte on a CPU.
         resume: Continue the run in --out (default: the last one).
@@ -50,6 +53,7 @@ class Arguments:
     memory: Literal["store", "invert"] = "store"
     out: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     resume: bool = False
@@ -63,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.preset not in WaveGlow.PRESETS:
         raise InputError(f"--preset expects one of {', '.join(WaveGlow.PRESETS)}, got {args.preset!r}")
     if args.learning_rate is None:
-        args = replace(args, learning_rate=1e-4 if args.preset.startswith("ljspeech") else 1e-3)
+        args = replace(args, learning_rate=1e-4 if args.preset.startswith("ljspeech") else 2e-3)
+    if args.threads < 1:
+        raise InputError(f"--threads expects at least 1, got {args.threads}")
+    torch.set_num_threads(args.threads)
     if args.validate_clips < 0:
         raise InputError(f"--validate-clips expects 0 or more, got {args.validate_clips}")
     trainer = Trainer(

@@ -175,6 +175,7 @@ def test_help_and_configuration_are_printed(train, tmp_path, capsys):
         (("--batch-size", "x"), "--batch-size"),
         (("--learning-rate", 0), "learning_rate"),
         (("--validate-clips", -1), "--validate-clips"),
+        (("--threads", 0), "--threads"),
         (("--precision", "16"), "--precision"),
         (("--seed", -1), "seed"),
         (("--no-such-flag",), "--no-such-flag"),
