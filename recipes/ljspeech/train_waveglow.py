@@ -30,7 +30,7 @@ class Arguments:
         steps: Optimizer steps in total.
         batch_size: Segments per step, on each process.
         segment: Samples of a training segment.
-        learning_rate: Learning rate of Adam, after a linear warm-up (default: 2e-3, for the ljspeech presets 1e-4).
+        learning_rate: Learning rate of Adam, after a linear warm-up (default: 4e-3, for the ljspeech presets 1e-4).
         memory: invert rebuilds activations in the backward pass: less memory, more work.
         out: Folder of the run (default: runs/waveglow-PRESET, with a number where that holds one).
         device: auto takes a CUDA GPU where there is one.
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.preset not in WaveGlow.PRESETS:
         raise InputError(f"--preset expects one of {', '.join(WaveGlow.PRESETS)}, got {args.preset!r}")
     if args.learning_rate is None:
-        args = replace(args, learning_rate=1e-4 if args.preset.startswith("ljspeech") else 2e-3)
+        args = replace(args, learning_rate=1e-4 if args.preset.startswith("ljspeech") else 4e-3)
     if args.threads < 1:
         raise InputError(f"--threads expects at least 1, got {args.threads}")
     torch.set_num_threads(args.threads)
@@ -79,8 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             steps=args.steps,
             batch_size=args.batch_size,
             learning_rate=args.learning_rate,
+            betas=(0.9, 0.99),
             warmup_steps=50,
-            clip_norm=1.0,
+            decay_after=2000,
+            clip_norm=100.0,
             device=args.device,
             precision=args.precision,
             seed=args.seed,
@@ -110,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nats = model(batch["waveform"], batch["mel"]).mean() / batch["waveform"].shape[1]
         return {"loss": -nats, "nats_per_sample": nats.detach()}
 
-    # Where a preset has ActNorm: from statistics of more segments than a step has, the same on every process.
+    # For ActNorm: statistics of more segments than a step has, the same on every process.
     def initialize(model, batch):
         first = Batches(segments, 16, args.seed).batch(0)
         model.flow.initialize(first["waveform"][:, None].to(trainer.device), first["mel"].to(trainer.device))
@@ -136,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Batches(segments, args.batch_size, args.seed),
         validate=validate,
         sample=sample,
-        initialize=initialize,
+        initialize=initialize if model.config.actnorm else None,
         show=["nats_per_sample"],
     )
 
