@@ -74,6 +74,8 @@ def test_noise_is_one_step_of_16_bits_and_its_own():
     noise = (model.seen[0] - data[0]["waveform"]) * 32768
     assert -0.501 < noise.min() < -0.49 and 0.49 < noise.max() < 0.501
     assert noise.var() == pytest.approx(1 / 12, rel=0.05)
+    nats_per_sample(model, data * 2)
+    assert not torch.equal(model.seen[1], model.seen[2])
     assert torch.equal(dequantize(data[0]["waveform"], (0, 0)), model.seen[0])
     assert not torch.equal(dequantize(data[0]["waveform"], (1, 0)), model.seen[0])
     assert not torch.equal(dequantize(data[0]["waveform"], (0, 1)), model.seen[0])
