@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     if args.validate_clips < 0:
         raise InputError(f"--validate-clips expects 0 or more, got {args.validate_clips}")
+    data = Path(args.data or SAMPLES)
+    if not args.download:
+        find_clips(data)  # a wrong --data is said before anything is made
     trainer = Trainer(
         TrainerConfig(
             out=args.out or default_out(f"waveglow-{args.preset}", args.resume),
@@ -96,7 +99,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--segment expects a multiple of {model.config.group} for {args.preset}, got {args.segment}")
 
     # Data: random segments with the noise that makes 16-bit samples continuous, and whole clips held out.
-    data = Path(args.data or SAMPLES)
     if args.download:
         data = trainer.on_first(lambda: download_ljspeech(args.data or "data"))
     train_clips, held_out_clips = split_clips(find_clips(data))

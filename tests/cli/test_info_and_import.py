@@ -1,8 +1,11 @@
 """``waveflow info`` and ``waveflow import``."""
 
-import torch
+import json
 
-from waveflow.cli import import_checkpoint
+import pytest
+from nvidia_checkpoints import decode, fused, inputs, save
+
+from waveflow.audio import MelConfig
 from waveflow.models import WaveGlow
 
 
@@ -22,19 +25,36 @@ def test_info_names_the_preset(run, tmp_path):
     assert "preset          tiny" in run("info", tmp_path)[1]
 
 
-def test_import_writes_a_checkpoint(run, refused, checkpoint, tmp_path, monkeypatch):
-    model = WaveGlow.from_pretrained(checkpoint)
-    seen = []
-    monkeypatch.setattr(import_checkpoint, "import_nvidia", lambda path: seen.append(path) or model)
-    code, said, _ = run("import", "waveglow", "old.pt", tmp_path / "new")
-    assert code == 0 and seen == ["old.pt"] and "waveflow vocode" in said
-    again = WaveGlow.from_pretrained(tmp_path / "new")
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+@pytest.mark.parametrize("alternate", [False, True])
+def test_import_writes_a_checkpoint_that_computes_what_the_old_one_did(run, refused, tmp_path, alternate):
+    state = fused()
+    save(tmp_path / "old.pt", {"state_dict": state})
+    flags = ["--alternate"] if alternate else []
+    code, said, _ = run("import", "waveglow", tmp_path / "old.pt", tmp_path / "new", *flags)
+    assert code == 0 and "waveflow vocode" in said
+    mel, _, z = inputs()
+    expected = decode(state, z, mel, alternate)
+    assert (WaveGlow.from_pretrained(tmp_path / "new").vocode(mel, z=z) - expected).abs().max() < 1e-5 * expected.std()
 
-    assert "already holds a checkpoint" in refused("import", "waveglow", "old.pt", tmp_path / "new")
+    assert "already holds a checkpoint" in refused("import", "waveglow", tmp_path / "old.pt", tmp_path / "new")
     (tmp_path / "file").write_text("")
-    assert "got a file" in refused("import", "waveglow", "old.pt", tmp_path / "file")
-    assert len(seen) == 1
+    assert "got a file" in refused("import", "waveglow", tmp_path / "old.pt", tmp_path / "file")
+
+
+def test_import_takes_the_mel_that_it_is_told(run, refused, tmp_path):
+    save(tmp_path / "old.pt", {"state_dict": fused()})
+    bands = WaveGlow.from_pretrained(_imported(run, tmp_path)).mel_config.n_mels
+    config = MelConfig(n_mels=bands, sample_rate=16000, f_max=7600.0)
+    (tmp_path / "mel.json").write_text(json.dumps(config.to_dict()))
+    run("import", "waveglow", tmp_path / "old.pt", tmp_path / "told", "--mel-config", tmp_path / "mel.json")
+    assert WaveGlow.from_pretrained(tmp_path / "told").mel_config == config
+    wrong = ["import", "waveglow", tmp_path / "old.pt", tmp_path / "wrong", "--mel-config", "bigvgan-24k"]
+    assert "bands" in refused(*wrong)
+
+
+def _imported(run, tmp_path):
+    run("import", "waveglow", tmp_path / "old.pt", tmp_path / "plain")
+    return tmp_path / "plain"
 
 
 def test_import_refuses_what_is_no_checkpoint(refused, tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from waveflow.audio import read_mel_config
 from waveflow.errors import InputError
 from waveflow.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from waveflow.models.waveglow import import_nvidia
@@ -26,6 +27,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     waveglow.add_argument("source", metavar="SRC", help=".pt, .pth, .nemo or .safetensors file")
     waveglow.add_argument("target", metavar="DST", help="folder to make; must not hold a checkpoint yet")
+    waveglow.add_argument(
+        "--mel-config",
+        metavar="NAME|FILE",
+        help="the mel it was trained on: a preset (tacotron2, ...), or a .json or .yaml file (default: what the file "
+        "says, or else tacotron2)",
+    )
+    waveglow.add_argument(
+        "--alternate",
+        action="store_true",
+        help="a bare state dict is of the oldest kind, in which odd flows transform the first half",
+    )
     waveglow.set_defaults(run=run_waveglow)
 
 
@@ -42,7 +54,8 @@ def run_waveglow(options: argparse.Namespace) -> None:
     held = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (target / name).exists()]
     if held:
         raise InputError(f"{target} already holds a checkpoint ({', '.join(held)}): choose another folder")
-    model = import_nvidia(options.source)
+    mel = None if options.mel_config is None else read_mel_config(options.mel_config)
+    model = import_nvidia(options.source, mel=mel, alternate=options.alternate or None)
     model.save_pretrained(target)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{target}: a WaveGlow with {count:,} parameters, mel {model.mel_config.describe()}")
