@@ -10,7 +10,8 @@ class Ragged(NamedTuple):
     """A batch of sequences of different lengths, padded to one shape.
 
     ``values`` is (B, C, L); ``mask`` is (B, 1, L) of the same dtype, 1 inside each sequence and 0 behind its end.
-    Networks that understand it keep the padding at zero in every layer, so that an item is treated as if it were alone.
+    For synthesis: a flow gives no densities of padded batches. Networks that understand it keep the padding at zero in
+    every layer, so that an item is treated as if it were alone.
     """
 
     values: Tensor

@@ -27,8 +27,11 @@ def check_bijector(
         perturbation: standard deviation of what is added to the parameters.
 
     Raises:
+        ValueError: for fewer than two events.
         AssertionError: naming every check that failed and by how much.
     """
+    if len(x) < 2:
+        raise ValueError(f"check_bijector expects at least 2 events, got {len(x)}")
     generator = torch.Generator().manual_seed(0)
     f = copy.deepcopy(bijector).double()
     x, context = x.detach().double(), _map_context(context, lambda t: t.detach().double())
@@ -60,7 +63,9 @@ def check_bijector(
     require("forward(inverse(z)) = z", gap(again, z))
     require("the two log-dets are opposite", gap(log_det, -inverse_log_det))
     if z.shape[1:].numel() != x.shape[1:].numel() or z.shape[0] != x.shape[0]:
-        failures.append(f"the number of elements changed, {tuple(x.shape)} to {tuple(z.shape)}")
+        raise AssertionError(
+            f"{type(bijector).__name__} changes the number of elements, {tuple(x.shape)} to {tuple(z.shape)}"
+        )
     if tuple(z.shape[1:]) != f.output_shape(tuple(x.shape[1:])):
         failures.append(f"output_shape says {f.output_shape(tuple(x.shape[1:]))}, z has {tuple(z.shape[1:])}")
 

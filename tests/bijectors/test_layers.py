@@ -3,6 +3,7 @@
 import copy
 import math
 
+import pytest
 import torch
 from registry import BIJECTORS, random
 
@@ -12,6 +13,7 @@ from waveflow.bijectors import (
     Chain,
     Checkerboard,
     Coupling,
+    Halves,
     InvertibleConv1x1,
     MultiScale,
     Squeeze,
@@ -130,3 +132,20 @@ def test_deepcopies_are_apart():
     with torch.no_grad():
         twin[0].shift.add_(1)
     assert not torch.equal(twin(x)[0], bijector(x)[0])
+
+
+def test_checkerboard_of_a_signal_takes_the_answers_at_the_changed_places():
+    class Place(torch.nn.Module):
+        def forward(self, kept, context):
+            place = torch.arange(kept.shape[-1], dtype=kept.dtype).expand_as(kept)
+            return torch.cat([place, torch.zeros_like(place)], 1)
+
+    z, _ = Coupling(Checkerboard(), Place(), Affine())(torch.zeros(1, 3, 6))
+    assert torch.equal(z, torch.tensor([0.0, 1, 0, 3, 0, 5]).expand(1, 3, 6))
+
+
+def test_a_conditioner_that_does_not_fit_is_refused():
+    conditioner = torch.nn.Conv1d(1, 2, 1)
+    conditioner.forward = lambda kept, context: torch.cat([kept, kept], 1)
+    with pytest.raises(ValueError, match=r"gives \(4, 5\), got \(2, 5\)"):
+        Coupling(Halves(), conditioner, Affine())(random(2, 3, 5))

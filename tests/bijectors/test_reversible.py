@@ -101,3 +101,20 @@ def test_ragged_context_passes_through():
     ragged = Ragged(encoded, torch.ones(2, 1, 5))
     (found,) = torch.autograd.grad(inner(x, ragged)[0].sum(), encoded)
     torch.testing.assert_close(found, expected)
+
+
+def test_weights_changed_before_the_backward_pass_are_noticed():
+    bijector, x, _ = BIJECTORS["Chain, inverted memory"]()
+    bijector(x)
+    value, _ = bijector(x)
+    with torch.no_grad():
+        bijector[0].shift.add_(1)
+    with pytest.raises(RuntimeError, match="changed between the forward and the backward pass"):
+        value.sum().backward()
+
+
+def test_rebuilding_initialises_nothing():
+    bijector, x, _ = BIJECTORS["Chain, inverted memory"]()
+    value, _ = bijector.inverse(x)
+    value.sum().backward()
+    assert not bijector[0].initialized

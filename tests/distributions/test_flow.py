@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from waveflow.bijectors import Affine, Bijector, Chain, Elementwise, InvertibleConv1x1
+from waveflow.context import Ragged
 from waveflow.distributions import Flow, StandardLogistic, StandardNormal
 
 
@@ -108,3 +109,22 @@ def test_inverse_error_and_non_finite_samples():
         flow.sample((2,))
     with flow.validate(), pytest.raises(FloatingPointError, match=r"Elementwise\.inverse"):
         flow.sample((2,))
+
+
+def test_sample_checks_itself_on_request():
+    flow = linear_flow()
+    flow.sample((5,), check=1e-9)
+    with pytest.raises(FloatingPointError, match="latents that are off by"):
+        flow.float().sample((500,), check=1e-12)
+
+
+def test_densities_of_padded_batches_and_other_shapes_are_refused():
+    flow = Flow(StandardNormal(), AddContext(), (2,))
+    ragged = Ragged(torch.zeros(3, 2), torch.ones(3, 1))
+    for call in (lambda: flow.log_prob(torch.zeros(3, 2), ragged), lambda: flow.sample_with_log_prob((), ragged)):
+        with pytest.raises(ValueError, match="no densities of padded batches"):
+            call()
+    with pytest.raises(ValueError, match=r"events of shape \(3,\), got \(4,\)"):
+        linear_flow().log_prob(torch.zeros(2, 4).double())
+    with pytest.raises(ValueError, match="whole shape of an event to sample"):
+        Flow(StandardNormal(), Chain([]), (2, None)).sample()

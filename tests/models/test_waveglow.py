@@ -307,3 +307,31 @@ def test_non_finite_synthesis_is_said():
             coupling.conditioner.output.bias.fill_(-300.0)
     with pytest.raises(FloatingPointError, match="not finite"):
         model.vocode(torch.zeros(1, 80, 4) - 4.5, temperature=1.0)
+
+
+def test_ragged_items_are_denoised_as_if_alone():
+    model, (_, mel) = waveglow(), example(2, 9)
+    z = torch.randn(2, *model.latent_shape(9))
+    together = model.vocode(mel, z=z, lengths=torch.tensor([9, 4]), denoise=1.0)
+    alone = model.vocode(mel[1:, :, :4], z=z[1:, :, :128], denoise=1.0)
+    torch.testing.assert_close(together[1, : 4 * 256], alone[0], atol=1e-5, rtol=1e-4)
+
+
+def test_copies_made_for_inference_are_neither_saved_nor_folded_again(tmp_path):
+    fast = waveglow().for_inference()
+    for call in (lambda: fast.save_pretrained(tmp_path / "x"), fast.for_inference):
+        with pytest.raises(InputError, match="made for inference"):
+            call()
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"scale": "softplus"}, {"kernel_size": 2}, {"early_every": -1}, {"early_channels": 1}, {"temperature": math.nan}],
+)
+def test_impossible_configurations_are_refused_where_they_are_read(tmp_path, fields):
+    waveglow().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    edit_config(tmp_path, config={**config["config"], **fields})
+    with pytest.raises(InputError, match=next(iter(fields))):
+        WaveGlow.from_pretrained(tmp_path)

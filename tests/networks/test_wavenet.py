@@ -134,3 +134,35 @@ def test_upsamplers_refuse_sizes_that_do_not_divide():
         TransposedUpsampler(5, 8, 3, 16)
     with pytest.raises(ValueError, match="divides hop_length 8, got 3"):
         LinearUpsampler(5, 6, 8, 3)
+
+
+def test_interpolation_keeps_its_place_under_bfloat16_autocast():
+    upsampler = LinearUpsampler(1, 1, hop_length=8, group=2, kernel_size=1)
+    with torch.no_grad():
+        upsampler.convolution.weight.fill_(2.5)
+        upsampler.convolution.bias.fill_(-5.0)
+    mel = torch.zeros(1, 1, 1000)
+    mel[..., ::2] = 1  # exact in bfloat16: an error would come from the places
+    exact = upsampler(mel)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (upsampler(mel) - exact).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_folds_where_the_stack_is(separable):
+    """A stack on another device folds there; "meta" stands for one, since mixing devices is an error with it too."""
+    folded = WaveNetStack(3, 4, 8, 4, 3, 5, separable=separable).to("meta").folded(torch.bfloat16)
+    assert {t.device.type for t in folded.buffers()} == {"meta"}
+
+
+def test_folds_single_taps():
+    network = perturbed(WaveNetStack(3, 4, 8, 3, kernel_size=1)).double()
+    x = torch.randn(1, 3, 9, dtype=torch.float64)
+    torch.testing.assert_close(network.folded(torch.float64)(x), network(x), rtol=1e-6, atol=1e-7)
+
+
+def test_ragged_without_context_channels():
+    network = stack(context_channels=0)
+    x = torch.randn(2, 3, 20, dtype=torch.float64)
+    together = network(x, Ragged.from_lengths(torch.zeros(2, 1, 20, dtype=torch.float64), torch.tensor([20, 11])))
+    torch.testing.assert_close(together[1, :, :11], network(x[1:, :, :11])[0])

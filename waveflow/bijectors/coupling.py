@@ -30,7 +30,8 @@ class Coupling(Bijector):
         ``(B, C, ...)`` to ``(B, C, ...)``.
 
     Raises:
-        ValueError: (both directions) if the partition cannot divide the events.
+        ValueError: (both directions) if the partition cannot divide the events, or the conditioner's answer does not
+            fit the changed part.
     """
 
     def __init__(self, partition: Partition, conditioner: nn.Module, univariate: Univariate):
@@ -42,20 +43,25 @@ class Coupling(Bijector):
 
     def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(x)
-        changed, log_derivative = self.univariate(changed, self._params(kept, context))
+        changed, log_derivative = self.univariate(changed, self._params(kept, changed, context))
         return self.partition.merge(kept, changed), sum_event(log_derivative)
 
     def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(z)
-        changed, log_derivative = self.univariate.inverse(changed, self._params(kept, context))
+        changed, log_derivative = self.univariate.inverse(changed, self._params(kept, changed, context))
         return self.partition.merge(kept, changed), sum_event(log_derivative)
 
     def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:
         return self.partition.expects(event)
 
-    def _params(self, kept: Tensor, context: Context) -> Tensor:
-        if self.partition.in_place:
-            kept = self.partition.merge(kept, torch.zeros_like(kept))
-        raw = self.conditioner(kept, context)
-        params = raw.unflatten(1, (self.univariate.params, raw.shape[1] // self.univariate.params))
-        return self.partition.split(params)[1] if self.partition.in_place else params
+    def _params(self, kept: Tensor, changed: Tensor, context: Context) -> Tensor:
+        in_place, count = self.partition.in_place, self.univariate.params
+        seen = self.partition.merge(kept, torch.zeros_like(kept)) if in_place else kept
+        answered = seen if in_place else changed
+        raw = self.conditioner(seen, context)
+        expected = (count * answered.shape[1], *answered.shape[2:])
+        if raw.shape[1:] != expected:
+            raise ValueError(f"Coupling expects a conditioner that gives {expected}, got {tuple(raw.shape[1:])}")
+        if in_place:  # parameter by parameter, since a partition goes by the axes of an event
+            raw = torch.cat([self.partition.split(part)[1] for part in raw.chunk(count, 1)], 1)
+        return raw.unflatten(1, (count, changed.shape[1]))

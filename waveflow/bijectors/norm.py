@@ -5,6 +5,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from waveflow.bijectors.base import Bijector, log_det_dtype, zero_log_det
+from waveflow.bijectors.reversible import is_rebuilding
 from waveflow.context import Context
 
 
@@ -38,7 +39,7 @@ class ActNorm(Bijector):
         self._initialized = False  # a plain twin of the buffer, to be read without a device sync or a graph break
 
     def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        if self.training and not self._initialized:
+        if self.training and not self._initialized and not is_rebuilding():
             self.initialize(x)
         dtype = log_det_dtype(x)
         shift, log_scale = self._per_position(x)

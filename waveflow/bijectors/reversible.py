@@ -1,6 +1,7 @@
 """Backpropagation through a chain of invertible maps that stores only its result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -22,12 +23,32 @@ def run_reversibly(
         context: conditioning that every step is given, or None.
         parameters: all tensors that require gradients and on which the steps depend, besides ``x`` and ``context``.
 
+    The steps must give the same when run again: no dropout.
+
     Returns:
         The result and the sum of the log-dets (B,); gradients flow to ``x``, ``context`` and ``parameters``.
     """
     ragged = isinstance(context, Ragged)
     values, mask = context if ragged else (context, None)
     return _Reversible.apply(steps, x, values, mask, *parameters)
+
+
+_rebuilding = False
+
+
+@contextmanager
+def _rebuild() -> Iterator[None]:
+    global _rebuilding
+    before, _rebuilding = _rebuilding, True
+    try:
+        yield
+    finally:
+        _rebuilding = before
+
+
+def is_rebuilding() -> bool:
+    """Whether a backward pass is rebuilding activations: no layer may take these for data to initialise from."""
+    return _rebuilding
 
 
 class _Reversible(torch.autograd.Function):
@@ -50,12 +71,15 @@ class _Reversible(torch.autograd.Function):
                 x, term = apply(x, context)
                 log_det = log_det + term
         ctx.save_for_backward(x, values, mask)
+        ctx.versions = [p._version for p in parameters]
         return x, log_det
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_x, grad_log_det):
         x, values, mask = ctx.saved_tensors
+        if [p._version for p in ctx.parameters] != ctx.versions:
+            raise RuntimeError('a parameter was changed between the forward and the backward pass of memory="invert"')
         wants_context = values is not None and ctx.needs_input_grad[2]
         grad_values = torch.zeros_like(values) if wants_context else None
         gradients: dict[int, Tensor] = {}
@@ -64,7 +88,7 @@ class _Reversible(torch.autograd.Function):
                 values = values.detach().requires_grad_(wants_context)
             context = values if mask is None else Ragged(values, mask)
             with torch.autocast(**ctx.autocast):
-                with torch.no_grad():
+                with torch.no_grad(), _rebuild():
                     x, _ = undo(x, context)
                 x = x.detach().requires_grad_()
                 with torch.enable_grad():

@@ -59,6 +59,9 @@ class Squeeze(Bijector):
         return x.reshape(batch, channels // f**2, rows * f, columns * f), zero_log_det(z)
 
     def output_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        expected = self.expects(event, inverse=False)
+        if expected is not None:
+            raise ValueError(f"Squeeze expects {expected}, got {event}")
         return (event[0] * self.factor**self.dims, *(n // self.factor for n in event[1:]))
 
     def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:

@@ -68,5 +68,4 @@ class StandardLogistic(Base):
 
     def _draw(self, shape, generator, dtype, device) -> Tensor:
         u = torch.rand(shape, generator=generator, dtype=dtype, device=device)
-        tiny = torch.finfo(u.dtype).tiny
-        return torch.logit(u.clamp_min(tiny), eps=torch.finfo(u.dtype).eps / 4)
+        return torch.logit(u, eps=torch.finfo(u.dtype).eps / 4)

@@ -71,17 +71,26 @@ class Flow(nn.Module):
         context: Context = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        check: float | None = None,
     ) -> Tensor:
         """Draw events: (*shape, B, *event) given a context of batch size B, otherwise (*shape, *event).
 
-        Gradients flow to the parameters unless switched off by the caller.
+        Gradients flow to the parameters unless switched off by the caller. ``check`` re-encodes what was made and
+        allows the latents to be off by that much.
 
         Raises:
-            ValueError: for a negative temperature.
-            FloatingPointError: if a sample is not finite.
+            ValueError: for a negative temperature, or a flow that does not know the shape of its events.
+            FloatingPointError: if a sample is not finite, or its latent is off by more than ``check``.
         """
         batch, z, context = self._draw(shape, context, temperature, generator)
         x, _ = self.bijector.inverse(z, context)
+        if check is not None:
+            with torch.no_grad():
+                error = (self.bijector(x, context)[0] - z).abs().max().item() if z.numel() else 0.0
+            if not error <= check:
+                raise FloatingPointError(
+                    f"the flow's samples encode to latents that are off by {error:.3g} > {check:.3g}"
+                )
         if not x.isfinite().all():
             raise FloatingPointError(
                 "the flow's inverse gave values that are not finite; flow.validate() names the layer"
@@ -103,6 +112,8 @@ class Flow(nn.Module):
         Raises:
             ValueError: if the temperature is not positive.
         """
+        if isinstance(context, Ragged):
+            raise ValueError("Flow gives no densities of padded batches: take each item by itself")
         batch, z, context = self._draw(shape, context, temperature, generator)
         x, log_det = self.bijector.inverse(z, context)
         log_prob = self.base.log_prob(z, temperature) - log_det
@@ -134,15 +145,26 @@ class Flow(nn.Module):
         return validation()
 
     def _flatten(self, x: Tensor, context: Context) -> tuple[tuple[int, ...], Tensor, Context]:
-        event_ndim = len(self.event_shape(context))
+        if isinstance(context, Ragged):
+            raise ValueError("Flow gives no densities of padded batches: take each item by itself")
+        event = self.event_shape(context)
+        event_ndim = len(event)
         if x.ndim <= event_ndim:
             raise ValueError(f"Flow expects a batch of events with {event_ndim} axes, got shape {tuple(x.shape)}")
+        got = tuple(x.shape[x.ndim - event_ndim :])
+        # Under a context that tells the length, shorter events are the bijector's to judge.
+        if not callable(self._event_shape) and any(n not in (None, m) for n, m in zip(event, got, strict=True)):
+            raise ValueError(f"Flow expects events of shape {event}, got {got}")
         batch = tuple(x.shape[: x.ndim - event_ndim])
         if context is not None and len(batch) > 1:
             context = _repeat(context, prod(batch[:-1]))
         return batch, x.reshape(prod(batch), *x.shape[x.ndim - event_ndim :]), context
 
     def _draw(self, shape, context, temperature, generator) -> tuple[tuple[int, ...], Tensor, Context]:
+        if None in self.event_shape(context):
+            raise ValueError(
+                f"Flow needs to know the whole shape of an event to sample, got {self.event_shape(context)}"
+            )
         event = self.latent_shape(context)
         shape = tuple(shape)
         if context is None:

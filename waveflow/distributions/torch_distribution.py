@@ -31,6 +31,7 @@ class FlowDistribution(Distribution):
         return self.flow.sample(tuple(sample_shape), self.context)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        single = value.ndim == len(self.event_shape)
-        log_prob = self.flow.log_prob(value[None] if single else value, self.context)
-        return log_prob[0] if single else log_prob
+        if self.batch_shape or value.ndim > len(self.event_shape):
+            value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
+            return self.flow.log_prob(value, self.context)
+        return self.flow.log_prob(value[None], self.context)[0]

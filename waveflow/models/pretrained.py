@@ -35,6 +35,7 @@ class PretrainedModel(nn.Module):
 
     Config: ClassVar[type]
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    made_for_inference: bool = False  # set on copies whose weights are no longer those of a checkpoint
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
@@ -70,8 +71,13 @@ class PretrainedModel(nn.Module):
         """Write ``config.json`` and ``model.safetensors``, each whole or not at all; equal models give equal bytes.
 
         Raises:
+            InputError: for a copy made for inference, which could not be loaded again.
             OSError: if the folder cannot be made or written.
         """
+        if self.made_for_inference:
+            raise InputError(
+                f"a copy of {type(self).__name__} made for inference cannot be saved: save the model itself"
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {"model": type(self).__name__, "format_version": FORMAT_VERSION, "config": _to_json(self.config)}
@@ -105,7 +111,9 @@ class PretrainedModel(nn.Module):
             raise InputError(f"{folder / WEIGHTS_FILE}: truncated or not a safetensors file ({error})") from None
         try:
             model = model_class(**_from_json(model_class.Config, fields))
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise InputError(f"{folder / CONFIG_FILE}: {error}") from None
             raise InputError(f"{folder / CONFIG_FILE}: not the configuration of a {name} ({error})") from None
         model._load_weights(weights, str(folder / WEIGHTS_FILE))
         return model.to(device).eval()
@@ -154,6 +162,8 @@ def _read_config(folder: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(
             f"{path}: has format version {content['format_version']!r}, this version of waveflow reads {FORMAT_VERSION}"
         )
+    if not isinstance(content["model"], str) or not isinstance(content["config"], dict):
+        raise InputError(f"{path}: expected the name of a model and a mapping of its fields")
     return content["model"], content["config"]
 
 

@@ -97,17 +97,18 @@ class LinearUpsampler(nn.Module):
         standardised = (mel - _MEL_MEAN) / _MEL_STD
         frames = self.convolution(standardised if mask is None else standardised * mask).transpose(1, 2)
         batch, count, channels = frames.shape
-        lengths = torch.full((batch, 1), count, device=mel.device) if mask is None else mask[:, 0].sum(1, True).long()
+        lengths = torch.full((batch, 1), count, device=mel.device) if mask is None else mask.long().sum(2)
         last = (lengths - 1).clamp_min(0)
         centres = torch.arange(count * self.hop_length // self.group, device=mel.device) * self.group + self.group / 2
-        position = ((centres - self.offset) / self.hop_length).to(frames.dtype)
+        # In float32 or wider: bf16 does not tell frames beyond 256 apart.
+        position = ((centres - self.offset) / self.hop_length).to(torch.promote_types(frames.dtype, torch.float32))
         left = position.floor()
         weight = (position - left)[:, None]
         left = left.long()[None].expand(batch, -1)
 
         def at(index: Tensor) -> Tensor:
             index = torch.minimum(index.clamp_min(0), last)
-            return frames.gather(1, index[:, :, None].expand(-1, -1, channels))
+            return frames.gather(1, index[:, :, None].expand(-1, -1, channels)).to(weight.dtype)
 
         return torch.lerp(at(left), at(left + 1), weight.expand(-1, channels)).transpose(1, 2)
 

@@ -124,14 +124,16 @@ class FoldedWaveNetStack(nn.Module):
         self.dtype = dtype
         self.context_channels = stack.context_channels
         self.reach = stack.reach
-        self.dilations = [layer.reach * 2 // max(1, layer_taps(layer) - 1) for layer in stack.layers]
+        self.dilations = [
+            (layer.gates if layer.depthwise is None else layer.depthwise).dilation[0] for layer in stack.layers
+        ]
         self.groups = stack.input.out_channels
         self._store("input", stack.input.weight, stack.input.bias)
         out = stack.output.weight[:, :, 0].double()
         output_bias = stack.output.bias.double()
         for i, layer in enumerate(stack.layers):
             c = layer.channels
-            halves = torch.ones(2 * c, 1, 1, dtype=torch.float64)
+            halves = torch.ones(2 * c, 1, 1, dtype=torch.float64, device=out.device)
             halves[c:] = 0.5
             if layer.depthwise is not None:
                 self._store(f"depthwise{i}", layer.depthwise.weight, layer.depthwise.bias)
@@ -143,7 +145,7 @@ class FoldedWaveNetStack(nn.Module):
             mix, mix_bias = layer.mix.weight[:, :, 0].double(), layer.mix.bias.double()
             residual, skip = mix[:-c], mix[-c:]
             output_bias = output_bias + out @ mix_bias[-c:]
-            residual_bias = torch.cat([mix_bias[:-c], torch.zeros(len(out), dtype=torch.float64)])
+            residual_bias = torch.cat([mix_bias[:-c], torch.zeros_like(output_bias)])
             self._store(f"mix{i}", 0.5 * torch.cat([residual, out @ skip])[:, :, None], residual_bias)
         self.register_buffer("output_bias", output_bias.float()[:, None, None])
 
@@ -176,20 +178,17 @@ class FoldedWaveNetStack(nn.Module):
         return y.squeeze(2)
 
 
-def layer_taps(layer: GatedLayer) -> int:
-    return (layer.gates if layer.depthwise is None else layer.depthwise).kernel_size[0]
-
-
 def _fit(x: Tensor, context: Context, channels: int) -> tuple[Tensor | None, Tensor | None]:
     """Context and mask in channels-last memory, cut to the length of x."""
-    if not channels:
-        return None, None
     values, mask = context if isinstance(context, Ragged) else (context, None)
     length = x.shape[-1]
+    mask = None if mask is None else mask[..., :length].unsqueeze(2)
+    if not channels:
+        return None, mask
     if values is None or values.shape[1] != channels or values.shape[-1] < length:
         got = None if values is None else tuple(values.shape)
         raise ValueError(f"WaveNetStack expects a context (B, {channels}, {length} or more), got {got}")
-    return to_channels_last(values[..., :length]), None if mask is None else mask[..., :length].unsqueeze(2)
+    return to_channels_last(values[..., :length]), mask
 
 
 def _masked(h: Tensor, mask: Tensor | None) -> Tensor:

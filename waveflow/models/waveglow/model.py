@@ -10,6 +10,7 @@ from torch import Tensor
 
 from waveflow.audio import Denoiser, MelConfig, check_mel
 from waveflow.bijectors import (
+    LOG_SCALES,
     ActNorm,
     Affine,
     Chain,
@@ -25,6 +26,8 @@ from waveflow.distributions import Flow, StandardNormal
 from waveflow.errors import InputError
 from waveflow.models.pretrained import PretrainedModel
 from waveflow.networks import LinearUpsampler, TransposedUpsampler, WaveNetStack
+
+_CHOICES = {"upsampler": ("transposed", "linear"), "memory": ("store", "invert"), "scale": tuple(LOG_SCALES)}
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,18 @@ class WaveGlowConfig:
             raise InputError(
                 f"WaveGlow expects an even group that divides the hop of {self.mel.hop_length}, got {self.group}"
             )
-        if self.temperature < 0:
+        if self.early_channels % 2 or self.early_every < 0 or self.cycle < 0 or self.early_channels < 0:
+            raise InputError(
+                "WaveGlow expects an even early_channels, early_every and cycle of at least 0, "
+                f"got {self.early_channels}, {self.early_every} and {self.cycle}"
+            )
+        if self.kernel_size % 2 == 0:
+            raise InputError(f"WaveGlow expects an odd kernel_size, got {self.kernel_size}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                expected = " or ".join(f'"{choice}"' for choice in choices)
+                raise InputError(f"WaveGlow expects {name} {expected}, got {getattr(self, name)!r}")
+        if not self.temperature >= 0:
             raise InputError(f"WaveGlow expects a temperature of at least 0, got {self.temperature}")
         if self.channels_of_level(self.levels - 1) < 2:
             raise InputError(
@@ -103,7 +117,7 @@ class WaveGlow(PretrainedModel):
 
     - ``ljspeech``: the reference configuration, 87.9 M parameters with weight norm; ``ljspeech-512`` (268 M) and
       ``ljspeech-64`` (17.6 M) differ in width.
-    - ``small``: groups of 16, 6.4 M.
+    - ``small``: groups of 16, 6.5 M.
     - ``tiny``: groups of 16, 0.8 M, trains on a CPU in minutes.
     - ``squeeze``: groups of 128 and separable convolutions, for fast synthesis on one CPU core.
 
@@ -164,11 +178,9 @@ class WaveGlow(PretrainedModel):
         c = self.config
         if c.upsampler == "transposed":
             encoder = TransposedUpsampler(c.mel.n_mels, c.mel.hop_length, c.group, c.mel.n_fft)
-        elif c.upsampler == "linear":
+        else:
             centered = c.mel.padding == "center"
             encoder = LinearUpsampler(c.mel.n_mels, c.context_channels, c.mel.hop_length, c.group, centered)
-        else:
-            raise InputError(f'WaveGlow expects the upsampler "transposed" or "linear", got {c.upsampler!r}')
         levels = []
         for level in range(c.levels):
             channels = c.channels_of_level(level)
@@ -241,9 +253,14 @@ class WaveGlow(PretrainedModel):
             InputError: for a waveform or mel of another shape.
         """
         c = self.config
-        if waveform.ndim != 2 or not waveform.is_floating_point() or waveform.shape[1] % c.group:
+        if (
+            waveform.ndim != 2
+            or not waveform.is_floating_point()
+            or waveform.shape[1] % c.group
+            or not waveform.shape[1]
+        ):
             raise InputError(
-                f"WaveGlow.log_prob expects waveforms (B, T) of floats, T divisible by {c.group}, "
+                f"WaveGlow.log_prob expects waveforms (B, T) of floats, T divisible by {c.group} and not 0, "
                 f"got {waveform.dtype} {tuple(waveform.shape)}"
             )
         frames = -(-waveform.shape[1] // c.mel.hop_length)
@@ -301,13 +318,14 @@ class WaveGlow(PretrainedModel):
         waveform = self._synthesise(z, context) if not chunk else self._synthesise_chunks(z, context, chunk)
         if not waveform.isfinite().all():
             raise FloatingPointError("WaveGlow.vocode gave samples that are not finite: is the model trained?")
-        if denoise:
-            waveform = self.denoiser()(waveform, denoise)
-        if lengths is not None:
-            hop = self.config.mel.hop_length
-            ends = lengths.to(waveform.device)[:, None] * hop
-            waveform = waveform * (torch.arange(waveform.shape[1], device=waveform.device) < ends)
-        return waveform
+        if lengths is None:
+            return self.denoiser()(waveform, denoise) if denoise else waveform
+        denoiser = self.denoiser() if denoise else None
+        out = torch.zeros_like(waveform)
+        for i, end in enumerate((lengths * self.config.mel.hop_length).tolist()):
+            item = waveform[i : i + 1, :end]
+            out[i, :end] = denoiser(item, denoise)[0] if denoiser and end else item[0]
+        return out
 
     def denoiser(self) -> Denoiser:
         """A denoiser with the bias of this model."""
@@ -324,14 +342,17 @@ class WaveGlow(PretrainedModel):
             compile: also compile the coupling networks by ``torch.compile``; the first call of each length is slow.
 
         Raises:
-            InputError: for a dtype other than float32 and bfloat16 (float16 on a GPU).
+            InputError: for a dtype other than float32, bfloat16, float16 (for GPUs) and float64; for a copy that was
+                made for inference already.
         """
         if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
             raise InputError(f"for_inference expects torch.float32 or torch.bfloat16, got {dtype}")
+        if self.made_for_inference:
+            raise InputError("for_inference expects a model as it is trained or loaded, got a copy made for inference")
         twin = copy.deepcopy(self)
+        twin.made_for_inference = True
         for coupling in twin.couplings():
-            if isinstance(coupling.conditioner, WaveNetStack):
-                coupling.conditioner = coupling.conditioner.folded(dtype)
+            coupling.conditioner = coupling.conditioner.folded(dtype)
             if compile:
                 coupling.conditioner.compile()
         return twin.requires_grad_(False).eval()
