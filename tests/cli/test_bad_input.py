@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 
@@ -13,14 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from waveflow.audio import MelConfig, MelSpectrogram, read_audio, write_mel
-
-
-@pytest.fixture
-def small_disk():
-    """Let no file grow beyond so many bytes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -237,8 +228,8 @@ def test_a_full_disk_leaves_nothing_half_written(refused, run, checkpoint, clip,
     out = tmp_path / "out"
     assert run("vocode", clip, "--model", checkpoint, "--out", out)[0] == 0
     before = {path: path.read_bytes() for path in out.iterdir()}
-    small_disk(4096)
-    assert "clip.wav: File too large" in refused("vocode", clip, "--model", checkpoint, "--out", out, "--seed", 9)
+    with small_disk(4096):
+        assert "clip.wav: File too large" in refused("vocode", clip, "--model", checkpoint, "--out", out, "--seed", 9)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -248,8 +239,8 @@ def test_figures_that_cannot_be_written_are_refused(refused, checkpoint, clip, t
     assert "got a folder" in refused(*evaluate, tmp_path)
     assert "got a device" in refused(*evaluate, "/dev/null")
     (tmp_path / "figures.json").write_text("old")
-    small_disk(100)
-    assert "File too large" in refused(*evaluate, tmp_path / "figures.json")
+    with small_disk(100):
+        assert "File too large" in refused(*evaluate, tmp_path / "figures.json")
     assert (tmp_path / "figures.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.wav", "figures.json"]
 

@@ -1,7 +1,6 @@
 """What is on the disk, whatever happens."""
 
 import os
-import resource
 import shutil
 
 import pytest
@@ -60,16 +59,8 @@ def test_too_little_disk_space_is_refused_at_the_start(tmp_path, monkeypatch):
         train(tmp_path / "run", steps=2)
 
 
-@pytest.fixture
-def full_disk():
-    """Files cannot grow beyond so many bytes: what a full disk looks like to whoever writes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("victim", ["checkpoint", "model"])
-def test_full_disk_at_a_save_leaves_the_last_save_intact(tmp_path, full_disk, victim):
+def test_full_disk_at_a_save_leaves_the_last_save_intact(tmp_path, small_disk, victim):
     class Wide(Regression):
         def __init__(self):
             super().__init__(hidden=(40_000,))
@@ -80,13 +71,13 @@ def test_full_disk_at_a_save_leaves_the_last_save_intact(tmp_path, full_disk, vi
     def objective(model, batch):
         if model.calls == 5:
             state.update(contents(tmp_path / "run"))
-            full_disk(int(limits[victim] * model_size))
+            limit(int(limits[victim] * model_size))
         return noisy_squared_error(model, batch)
 
-    with pytest.raises(OSError, match=r"could not save .* step 6 \(.*\); those of step-00000004 are intact") as error:
+    refusal = r"could not save .* step 6 \(.*\); those of step-00000004 are intact"
+    with small_disk() as limit, pytest.raises(OSError, match=refusal) as error:
         train(tmp_path / "run", objective, model=Wide(), steps=8, save_every=2)
     assert "\n" not in str(error.value)
-    full_disk(resource.RLIM_INFINITY)
     after = contents(tmp_path / "run")
     assert not [name for name in after if ".partial" in str(name)]
     for name in state:
