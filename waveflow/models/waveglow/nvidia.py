@@ -69,6 +69,8 @@ def _config(weights: Weights, found: Found, mel: MelConfig | None, alternate: bo
     mel = _mel(weights.path, mel, n_mels, kernel, found.stride)
     flows = weights.count("WN")
     channels = [weights.shape(f"convinv.{k}.conv")[0] for k in range(flows)]
+    if any(n % 2 for n in channels) or channels != sorted(channels, reverse=True):
+        raise InputError(f"{weights.path}: expected flows of even, never more channels, got {channels}")
     early_every = next((k for k in range(flows) if channels[k] != channels[0]), 0)
     _, width, taps = weights.shape("WN.0.in_layers.0")
     if taps % 2 == 0:
@@ -90,8 +92,6 @@ def _config(weights: Weights, found: Found, mel: MelConfig | None, alternate: bo
         )
     except InputError as error:
         raise InputError(f"{weights.path}: {error}") from None
-    if any(n % 2 for n in channels) or config.early_channels < 0:
-        raise InputError(f"{weights.path}: expected flows of even, never more channels, got {channels}")
     expected = [config.channels_of_level(k // early_every if early_every else 0) for k in range(flows)]
     if channels != expected:
         raise InputError(
