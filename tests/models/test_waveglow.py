@@ -335,3 +335,18 @@ def test_impossible_configurations_are_refused_where_they_are_read(tmp_path, fie
     edit_config(tmp_path, config={**config["config"], **fields})
     with pytest.raises(InputError, match=next(iter(fields))):
         WaveGlow.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear", "actnorm": True}])
+def test_vmap_and_full_graph_compilation(fields):
+    model, (waveform, mel) = waveglow(**fields), example()
+    model.flow.initialize(waveform[:, None], mel)
+    bijector, x = model.flow.bijector, waveform[:, None]
+    expected = bijector(x, mel)
+    compiled = torch.compile(bijector, fullgraph=True, backend="eager")(x, mel)
+    mapped = torch.func.vmap(lambda item: bijector(item, mel))(torch.stack([x, 2 * x]))
+    back = torch.func.vmap(lambda item: bijector.inverse(item, mel)[0])(mapped[0])
+    torch.testing.assert_close(back[1], 2 * x, atol=1e-4, rtol=1e-4)
+    for a, b, c in zip(expected, compiled, mapped, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(c[0], a, atol=1e-4, rtol=1e-4)

@@ -1,6 +1,5 @@
 """A 1-D convolution laid out for the matrix units of today's processors."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,7 +34,8 @@ class ChannelsLastConv1d(nn.Conv1d):
 
 def to_channels_last(x: Tensor) -> Tensor:
     """(B, C, T) to (B, C, 1, T) with channels innermost in memory; free where they already are."""
-    return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    # By transposing: torch.func.vmap knows no memory formats.
+    return x.transpose(1, 2).contiguous().transpose(1, 2).unsqueeze(2)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int = 1, groups: int = 1) -> Tensor:
@@ -45,5 +45,5 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int = 1, 
     if taps == 1 and x.device.type == "cpu" and x.numel() > _ONEDNN_FROM:
         # A single tap ignores dilation, but without it PyTorch on one thread passes oneDNN by, at half its speed.
         dilation = 2
-    weight = weight.contiguous(memory_format=torch.channels_last)
+    weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return F.conv2d(x, weight, bias, padding=(0, padding), dilation=(1, dilation), groups=groups)
