@@ -83,6 +83,10 @@ class _Reversible(torch.autograd.Function):
         wants_context = values is not None and ctx.needs_input_grad[2]
         grad_values = torch.zeros_like(values) if wants_context else None
         gradients: dict[int, Tensor] = {}
+        # Room for all gradients is taken at once: taken one by one, between activations that come and go, they would
+        # tear holes into the heap. It is made from the incoming gradients so that it is batched where they are (vmap).
+        like = grad_x.sum() + grad_log_det.sum()
+        room = {id(p): like.new_empty(p.shape, dtype=p.dtype, device=p.device) for p in ctx.parameters}
         for apply, undo in reversed(ctx.steps):
             if values is not None:
                 values = values.detach().requires_grad_(wants_context)
@@ -104,6 +108,8 @@ class _Reversible(torch.autograd.Function):
             for parameter, grad in zip(ctx.parameters, grads[1 + wants_context :], strict=True):
                 if grad is not None:
                     known = gradients.get(id(parameter))
-                    gradients[id(parameter)] = grad if known is None else known + grad
+                    gradients[id(parameter)] = (
+                        room.pop(id(parameter)).copy_(grad) if known is None else known.add_(grad)
+                    )
             x = x.detach()
         return None, grad_x, grad_values, None, *(gradients.get(id(p)) for p in ctx.parameters)

@@ -60,10 +60,8 @@ class SpeechSegments:
             raise InputError(f"expected a seed of at least 0, got {seed}")
         self.mel_config, self.segment, self.seed = mel_config, segment, seed
         self.frames = math.ceil(segment / mel_config.hop_length)
-        shortest = mel_config.samples(
-            self.frames - mel_config.frames(0)
-        )  # of the clips with a frame for all of a segment
-        shortest = max(shortest, segment, mel_config.min_samples)
+        with_all_frames = mel_config.samples(self.frames - mel_config.frames(0))
+        shortest = max(with_all_frames, segment, mel_config.min_samples)
         self.recordings = Recordings(clips, mel_config.sample_rate, shortest, cache_bytes, progress)
         self._mel = MelSpectrogram(mel_config, check_values=False)
 
