@@ -4,6 +4,7 @@ from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inve
 from waveflow.bijectors.coupling import Coupling
 from waveflow.bijectors.interop import FromTransform
 from waveflow.bijectors.linear import InvertibleConv1x1, Permutation
+from waveflow.bijectors.linear_prediction import LinearPrediction
 from waveflow.bijectors.norm import ActNorm
 from waveflow.bijectors.partition import Alternating, Checkerboard, Halves, Partition
 from waveflow.bijectors.shape import MultiScale, Squeeze
@@ -25,6 +26,7 @@ __all__ = [
     "Identity",
     "Inverse",
     "InvertibleConv1x1",
+    "LinearPrediction",
     "MultiScale",
     "Partition",
     "Permutation",
