@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.distributions import AffineTransform
 
+from waveflow.audio import MelConfig
 from waveflow.bijectors import (
     ActNorm,
     Affine,
@@ -18,6 +19,7 @@ from waveflow.bijectors import (
     Identity,
     Inverse,
     InvertibleConv1x1,
+    LinearPrediction,
     MultiScale,
     Permutation,
     Shift,
@@ -62,6 +64,8 @@ def step(channels: int, memory_context: int = 0) -> list:
 def two_levels(memory: str = "store") -> MultiScale:
     return MultiScale([Chain([Squeeze(2), *step(4)], memory), Chain([Squeeze(2), *step(8)], memory)], [2])
 
+
+SMALL_MEL = MelConfig(sample_rate=8000, n_fft=32, hop_length=16, win_length=32, n_mels=6, f_max=3000.0)
 
 BIJECTORS = {
     "Identity": lambda: (Identity(), random(3, 2, 5), None),
@@ -129,6 +133,12 @@ BIJECTORS = {
         Conditioned(nn.Conv1d(2, 3, 1), Chain(step(4, memory_context=3), memory="invert")),
         random(2, 4, 5),
         random(2, 2, 5),
+    ),
+    "Linear prediction": lambda: (LinearPrediction(SMALL_MEL, 5, 4), random(2, 1, 37), random(2, 6, 3)),
+    "Linear prediction, corrected envelope": lambda: (
+        LinearPrediction(MelConfig.from_dict({**SMALL_MEL.to_dict(), "padding": "same"}), 6, 8, 4),
+        random(2, 1, 32),
+        random(2, 6, 2),
     ),
     "MultiScale of a signal": lambda: (
         Chain([Squeeze(6, dims=1), MultiScale([Chain(step(6)), Chain(step(4)), Chain(step(2))], [2, 2])]),

@@ -176,7 +176,15 @@ def test_log_det_is_wide_and_the_same_under_autocast(name):
     torch.testing.assert_close(log_det, exact, rtol=0.02, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ["Affine coupling, checkerboard", "MultiScale of a signal", "1x1 convolution, PLU"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Affine coupling, checkerboard",
+        "MultiScale of a signal",
+        "1x1 convolution, PLU",
+        "Linear prediction, corrected envelope",
+    ],
+)
 def test_vmap_and_compile(name):
     bijector, x, context = BIJECTORS[name]()
     bijector(x, context)

@@ -12,6 +12,7 @@ from waveflow.errors import InputError
 from waveflow.models import WaveGlow, load_model, read_config
 from waveflow.testing import check_bijector
 
+WHITEN = {"whiten": True, "whiten_correction": 4, "upsampler": "linear"}
 SMALL = {"channels": 8, "layers": 3, "flows": 6, "early_every": 2, "early_channels": 2}
 
 
@@ -111,7 +112,7 @@ def test_surplus_frames_are_ignored_and_too_few_refused():
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"upsampler": "linear", "scale": "tanh_exp", "actnorm": True}, {"separable": True}]
+    "fields", [{}, {"upsampler": "linear", "scale": "tanh_exp", "actnorm": True}, {"separable": True}, WHITEN]
 )
 def test_vocode_inverts_the_latent(fields):
     model, (waveform, mel) = waveglow(**fields), example()
@@ -133,7 +134,7 @@ def test_a_draw_depends_on_generator_and_temperature_alone():
     assert torch.equal(model.vocode(mel, temperature=0.0), model.vocode(mel, z=torch.zeros_like(z)))
 
 
-@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear"}, {"separable": True, "cycle": 2}])
+@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear"}, {"separable": True, "cycle": 2}, WHITEN])
 @pytest.mark.parametrize("folded", [False, True])
 def test_ragged_batch_equals_each_alone(fields, folded):
     model, (_, mel) = waveglow(**fields), example(3, 9)
@@ -146,7 +147,7 @@ def test_ragged_batch_equals_each_alone(fields, folded):
         assert not together[i, n * 256 :].any()
 
 
-@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear"}, {"separable": True}])
+@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear"}, {"separable": True}, WHITEN])
 @pytest.mark.parametrize("chunk", [1, 5, 100])
 def test_chunks_equal_the_whole(fields, chunk):
     model, (_, mel) = waveglow(**fields).double(), example(2, 23)
@@ -236,6 +237,24 @@ def test_save_and_load(tmp_path):
     assert name == "WaveGlow" and fields["mel"]["sample_rate"] == 24000
 
 
+def test_whitening_presets_and_older_checkpoints(tmp_path):
+    assert {name for name, fields in WaveGlow.PRESETS.items() if fields.get("whiten")} == {"tiny", "small", "squeeze"}
+    waveglow().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    fields = {name: value for name, value in config["config"].items() if not name.startswith("whiten")}
+    edit_config(tmp_path, config=fields)  # as saved before there was whitening
+    assert not WaveGlow.from_pretrained(tmp_path).config.whiten
+
+
+def test_whitening_is_part_of_the_density():
+    model, (waveform, mel) = waveglow(**WHITEN).double(), example()
+    waveform, mel = waveform.double(), mel.double()
+    residual, log_det = model.whitening(waveform[:, None], mel)
+    bare = WaveGlow(**SMALL, upsampler="linear").double()
+    bare.flow.bijector.load_state_dict(model.flow.bijector[1].state_dict())
+    torch.testing.assert_close(model.log_prob(waveform, mel), bare.log_prob(residual[:, 0], mel) + log_det)
+
+
 def edit_config(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -285,6 +304,8 @@ def test_sources_that_are_no_folder(tmp_path, monkeypatch):
         (lambda: WaveGlow(flows=20, early_every=4), "runs out of channels"),
         (lambda: WaveGlow(upsampler="nearest", **SMALL), '"transposed" or "linear"'),
         (lambda: WaveGlow(memory="less", **SMALL), 'memory "store" or "invert"'),
+        (lambda: WaveGlow(**{**SMALL, **WHITEN, "whiten_order": 513}), "whiten_order of 1 to 512, half the FFT.*513"),
+        (lambda: WaveGlow(**{**SMALL, **WHITEN, "whiten_correction": -1}), "whiten_correction of at least 0.*-1"),
         (lambda: waveglow().vocode(torch.zeros(1, 100, 4)), "80 bands"),
         (lambda: waveglow().vocode(torch.zeros(80, 4) - 4.5), r"mels \(B, 80, frames\), got \(80, 4\)"),
         (lambda: waveglow().vocode(torch.full((1, 80, 4), float("nan"))), "NaN"),
@@ -337,7 +358,7 @@ def test_impossible_configurations_are_refused_where_they_are_read(tmp_path, fie
         WaveGlow.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear", "actnorm": True}])
+@pytest.mark.parametrize("fields", [{}, {"upsampler": "linear", "actnorm": True}, WHITEN])
 def test_vmap_and_full_graph_compilation(fields):
     model, (waveform, mel) = waveglow(**fields), example()
     model.flow.initialize(waveform[:, None], mel)

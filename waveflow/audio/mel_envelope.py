@@ -13,11 +13,12 @@ from waveflow.audio.mel_filterbank import band_centres, mel_filterbank
 class MelEnvelope(nn.Module):
     r"""Log power spectrum on the FFT's bins, from the bands of a mel.
 
-    A band divided by the area of its filter is a mean magnitude, and squared and divided by :math:`\sum w^2` of the window
+    A band divided by the area of its filter is a mean magnitude; squared and divided by :math:`\sum w^2` of the window,
     a variance: white noise of variance s has the level log s at every bin. Levels are laid on knots and interpolated
     linearly in the logarithm between them: on 0 Hz that of the lowest band, on the centre of each band its own, and on
-    further knots up to half the sample rate, as far apart as the last two centres, that of the highest band up to f_max and
-    from there the mean power of the top fifth of the bands. (The highest band alone misses many a fricative by 30 dB.)
+    further knots up to half the sample rate, as far apart as the last two centres, that of the highest band up to
+    f_max and from there the mean power of the top fifth of the bands. (The highest band alone misses many a
+    fricative by 30 dB.)
 
     Args:
         config: how the mel is made.
@@ -78,6 +79,24 @@ class MelEnvelope(nn.Module):
         super()._apply(fn, recurse)
         self._place(self.interpolation.device)
         return self
+
+
+def autocorrelation(log_power: Tensor, lags: int) -> Tensor:
+    """The inverse Fourier transform of a power spectrum, at its first lags alone.
+
+    Args:
+        log_power: (B, n_fft // 2 + 1, frames).
+        lags: how many, from 0 on.
+
+    Returns:
+        (B, lags, frames); lag 0 is the variance.
+    """
+    size = 2 * (log_power.shape[1] - 1)
+    like = {"dtype": log_power.dtype, "device": log_power.device}
+    angle = torch.outer(torch.arange(lags, **like), torch.arange(size // 2 + 1, **like)) * (2 * math.pi / size)
+    twice = torch.full((size // 2 + 1,), 2 / size, **like)  # for negative frequencies
+    twice[0] = twice[-1] = 1 / size
+    return (angle.cos() * twice) @ log_power.exp()
 
 
 def _knot_frequencies(centres: np.ndarray, nyquist: float) -> np.ndarray:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from waveflow.audio.mel_config import MelConfig
-from waveflow.audio.mel_envelope import MelEnvelope
+from waveflow.audio.mel_envelope import MelEnvelope, autocorrelation
 from waveflow.bijectors.base import Bijector, log_det_dtype
 from waveflow.context import Context, Ragged
 from waveflow.kernels import lattice_analysis, lattice_synthesis, levinson_durbin
@@ -21,16 +21,16 @@ class LinearPrediction(Bijector):
         z_t = \frac{1}{\sigma_t} \Big(x_t - \sum_{k=1}^{P} a_{t,k} x_{t-k}\Big), \qquad
         \log\left|\det \frac{\partial z}{\partial x}\right| = -\sum_t \log \sigma_t
 
-    The context, a log-mel, tells all filters: bands to a power spectrum (:class:`~waveflow.audio.MelEnvelope`), its
-    inverse Fourier transform is an autocorrelation, that is interpolated linearly between frames for every block of samples, and
-    the Levinson-Durbin recursion makes reflection coefficients of it (Makhoul, 1975: Linear prediction: a
-    tutorial review). A convex combination of autocorrelations is one, so each block's filter is minimum-phase; to
-    stay bounded also while filters change, the filter is a normalised lattice (:mod:`waveflow.kernels.lattice`), whose state at
-    the border of two blocks are the backward errors instead of past samples. Inside a block both are the same.
-    The first P samples are predicted by lower orders. All of it in float64, whatever the dtype of x.
+    The context, a log-mel, tells all filters. Its bands become a power spectrum (:class:`~waveflow.audio.MelEnvelope`),
+    the Fourier transform of that an autocorrelation, which is interpolated linearly between frames for every block
+    of samples, and the Levinson-Durbin recursion makes reflection coefficients of it (Makhoul, 1975: Linear prediction:
+    a tutorial review). A convex combination of autocorrelations is one: each block's filter is minimum-phase. To stay
+    bounded also while filters change, the filter is a normalised lattice (:mod:`waveflow.kernels.lattice`), whose
+    state at the border of two blocks are backward errors instead of past samples; inside a block both are
+    the same. The first P samples are predicted by lower orders. All of it in float64, whatever the dtype of x.
 
-    Learned are a factor of all variances and, if asked for, a small network of the mel that
-    corrects the log envelope. Both start at no change.
+    Learned are a factor of all variances and, if asked for, a small network of the mel that corrects the log envelope.
+    Both start at no change.
 
     Args:
         mel_config: of the mels.
@@ -105,14 +105,14 @@ class LinearPrediction(Bijector):
     def extra_repr(self) -> str:
         return f"order={self.order}, block={self.block}"
 
-    def _filters(self, context: Context, samples: int, first_frame: int = 0) -> tuple[Tensor, Tensor]:
+    def _filters(self, context: Context, samples: int, first_frame: int | None = None) -> tuple[Tensor, Tensor]:
         """Reflection coefficients (B, N, P) and log variance of x (B, N) of each block."""
         hop, offset = self.mel_config.hop_length, self.mel_config.hop_length // 2
         mel = self._around(context, samples, first_frame)
         with torch.autocast(mel.device.type, enabled=False):
             correction = None if self.correction is None else self.correction(mel)
-            log_spectrum = self.envelope(mel[..., 1:-1], correction) + self.log_gain.double()
-            lags = torch.fft.irfft(log_spectrum.exp().transpose(1, 2), self.mel_config.n_fft)[..., : self.order + 1]
+            log_power = self.envelope(mel[..., 1:-1], correction) + self.log_gain.double()
+            lags = autocorrelation(log_power, self.order + 1).transpose(1, 2)
             count = -(-samples // self.block)
             centres = (torch.arange(count, device=mel.device, dtype=torch.float64) + 0.5) * self.block
             # frame 0 here is the one before the first
@@ -122,18 +122,21 @@ class LinearPrediction(Bijector):
             r0 = lags[..., :1] * (1 + _WHITE_NOISE) + _LSB**2 / 12
             return levinson_durbin(torch.cat([r0, lags[..., 1:]], -1)), r0[..., 0].log()
 
-    def _around(self, context: Context, samples: int, first_frame: int) -> Tensor:
+    def _around(self, context: Context, samples: int, first_frame: int | None) -> Tensor:
         """The frames that tell of these samples and two more at both ends, the outermost ones held."""
         mel = context.values if isinstance(context, Ragged) else context
-        c, needed = self.mel_config, first_frame - (-samples // self.mel_config.hop_length)
+        c, first = self.mel_config, first_frame or 0
+        needed = first - (-samples // c.hop_length)
         if mel.ndim != 3 or mel.shape[1] != c.n_mels or mel.shape[2] < needed:
             raise ValueError(
                 f"LinearPrediction expects mels (B, {c.n_mels}, {needed} or more) of {c.describe()} "
                 f"for {samples} samples, got {tuple(mel.shape)}"
             )
-        lengths = context.mask.sum(2).long() if isinstance(context, Ragged) else mel.new_full((1, 1), needed).long()
-        index = torch.arange(first_frame - 2, needed + 2, device=mel.device)
-        index = torch.minimum(index, lengths - 1).clamp_min(0)
+        if isinstance(context, Ragged):
+            last = context.mask.sum(2).long() - 1
+        else:
+            last = torch.full((1, 1), (needed if first_frame is None else mel.shape[2]) - 1, device=mel.device)
+        index = torch.minimum(torch.arange(first - 2, needed + 2, device=mel.device), last).clamp_min(0)
         return mel.gather(2, index[:, None].expand(*mel.shape[:2], -1))
 
     def _each_sample(self, values: Tensor, samples: int) -> Tensor:

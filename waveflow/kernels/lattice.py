@@ -69,12 +69,12 @@ def lattice_synthesis(
         state: (B, P) as returned for the samples before, if these are not the first; T of the call before has to be a
             multiple of ``block``.
         method: ``"loop"``: the recursion in PyTorch, sample by sample, to compare with. ``"numba"``: the same
-            compiled, for CPUs. ``"blocks"``: all blocks at once from zero state, then a scan of logarithmic depth over their
-            states, for GPUs. ``"auto"``: by the device.
+            compiled, for CPUs. ``"blocks"``: all blocks at once from zero state, then a scan of logarithmic depth over
+            their states, for GPUs. ``"auto"``: by the device.
 
     Returns:
-        x (B, T), and the state (B, P) behind it, which carries no gradient; by ``"blocks"`` it is that behind the last
-        block. Gradients flow to v, reflection and the given state.
+        x (B, T), and the state (B, P) behind it (where T is a multiple of ``block``), which carries no gradient.
+        Gradients flow to v, reflection and the given state.
 
     Raises:
         ValueError: for another method, or ``"numba"`` elsewhere than on a CPU.
@@ -83,9 +83,11 @@ def lattice_synthesis(
         raise ValueError(f"lattice_synthesis expects a method of {', '.join(METHODS)}, got {method!r}")
     if method == "auto":
         method = "numba" if v.device.type == "cpu" else "blocks"
-    start = state is None
+    start, reflection = state is None, reflection[:, : -(-v.shape[1] // block)]
     if start:
         state = v.new_zeros(v.shape[0], reflection.shape[2])
+    if not v.shape[1]:
+        return v, state.detach()
     if method == "numba":
         from waveflow.kernels.lattice_numba import synthesise  # numba takes half a second to import
 

@@ -1,6 +1,7 @@
 """WaveGlow: a flow vocoder (Prenger, Valle & Catanzaro, 2018; arXiv:1811.00002)."""
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
@@ -18,6 +19,7 @@ from waveflow.bijectors import (
     Coupling,
     Halves,
     InvertibleConv1x1,
+    LinearPrediction,
     MultiScale,
     Squeeze,
 )
@@ -51,6 +53,9 @@ class WaveGlowConfig:
         actnorm: begin each step with an ``ActNorm``, so that training starts from standardised channels (Glow).
         alternate: every second coupling transforms the first half of the channels instead of the second (NVIDIA's
             checkpoints of 2018).
+        whiten: model the residual of a :class:`~waveflow.bijectors.LinearPrediction` instead of the waveform.
+        whiten_order: order of that prediction.
+        whiten_correction: channels of the network that corrects its envelope; 0 for none.
         memory: ``"store"`` or ``"invert"``, see ``Chain``.
         temperature: default standard deviation of the latent in synthesis.
         mel: the mel that the model is conditioned on.
@@ -70,6 +75,9 @@ class WaveGlowConfig:
     scale: str = "exp"
     actnorm: bool = False
     alternate: bool = False
+    whiten: bool = False
+    whiten_order: int = 32
+    whiten_correction: int = 0
     memory: Literal["store", "invert"] = "store"
     temperature: float = 0.6
     mel: MelConfig = field(default_factory=MelConfig)
@@ -93,6 +101,11 @@ class WaveGlowConfig:
             if getattr(self, name) not in choices:
                 expected = " or ".join(f'"{choice}"' for choice in choices)
                 raise InputError(f"WaveGlow expects {name} {expected}, got {getattr(self, name)!r}")
+        if self.whiten and not (1 <= self.whiten_order <= self.mel.n_fft // 2 and self.whiten_correction >= 0):
+            raise InputError(
+                f"WaveGlow expects a whiten_order of 1 to {self.mel.n_fft // 2}, half the FFT, and a whiten_correction "
+                f"of at least 0, got {self.whiten_order} and {self.whiten_correction}"
+            )
         if not self.temperature >= 0:
             raise InputError(f"WaveGlow expects a temperature of at least 0, got {self.temperature}")
         if self.channels_of_level(self.levels - 1) < 2:
@@ -146,6 +159,8 @@ class WaveGlow(PretrainedModel):
             "context_channels": 96,
             "scale": "tanh_exp",
             "actnorm": True,
+            "whiten": True,
+            "whiten_correction": 64,
         },
         "tiny": {
             "flows": 6,
@@ -156,6 +171,8 @@ class WaveGlow(PretrainedModel):
             "upsampler": "linear",
             "scale": "tanh_exp",
             "actnorm": True,
+            "whiten": True,
+            "whiten_correction": 64,
         },
         "squeeze": {
             "flows": 10,
@@ -170,6 +187,8 @@ class WaveGlow(PretrainedModel):
             "context_channels": 80,
             "scale": "tanh_exp",
             "actnorm": True,
+            "whiten": True,
+            "whiten_correction": 64,
         },
     }
     config: WaveGlowConfig
@@ -205,6 +224,9 @@ class WaveGlow(PretrainedModel):
             levels.append(Chain(steps, c.memory))
         multi_scale = MultiScale(levels, [c.early_channels] * (c.levels - 1))
         bijector = Chain([Squeeze(c.group, dims=1), Conditioned(encoder, multi_scale)])
+        if c.whiten:
+            block = math.gcd(c.mel.hop_length, 64)
+            bijector = Chain([LinearPrediction(c.mel, c.whiten_order, block, c.whiten_correction), bijector])
         self.flow = Flow(StandardNormal(), bijector, self._event_shape)
 
     @property
@@ -214,7 +236,7 @@ class WaveGlow(PretrainedModel):
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Frames before and after a hop on which its samples depend, computed from the layers."""
+        """Frames before and after a hop on which its samples (its residual, if whitened) depend, from the layers."""
         groups = sum(coupling.conditioner.reach for coupling in self.couplings())
         frames = -(-groups * self.config.group // self.config.mel.hop_length)
         before, after = self.encoder.reach
@@ -223,7 +245,12 @@ class WaveGlow(PretrainedModel):
     @property
     def encoder(self) -> TransposedUpsampler | LinearUpsampler:
         """The upsampler of mels."""
-        return self.flow.bijector[1].encoder
+        return self._layers[1].encoder
+
+    @property
+    def whitening(self) -> LinearPrediction | None:
+        """The linear prediction in front of the layers, None where there is none."""
+        return self.flow.bijector[0] if self.config.whiten else None
 
     def couplings(self) -> Iterator[Coupling]:
         """The affine couplings, in the order from data to latent."""
@@ -315,7 +342,7 @@ class WaveGlow(PretrainedModel):
         else:
             z = z.to(like.device, like.dtype)
         context = mel if lengths is None else Ragged.from_lengths(mel, lengths)
-        waveform = self._synthesise(z, context) if not chunk else self._synthesise_chunks(z, context, chunk)
+        waveform = self._synthesise_chunks(z, context, chunk or mel.shape[2])
         if not waveform.isfinite().all():
             raise FloatingPointError("WaveGlow.vocode gave samples that are not finite: is the model trained?")
         if lengths is None:
@@ -357,12 +384,13 @@ class WaveGlow(PretrainedModel):
                 coupling.conditioner.compile()
         return twin.requires_grad_(False).eval()
 
+    @property
+    def _layers(self) -> Chain:
+        return self.flow.bijector[1] if self.config.whiten else self.flow.bijector
+
     def _event_shape(self, context: Context) -> tuple[int, int]:
         values = context.values if isinstance(context, Ragged) else context
         return (1, values.shape[-1] * self.config.mel.hop_length)
-
-    def _synthesise(self, z: Tensor, context: Context) -> Tensor:
-        return self.flow.bijector.inverse(z, context)[0][:, 0]
 
     def _synthesise_chunks(self, z: Tensor, context: Context, chunk: int) -> Tensor:
         values, mask = context if isinstance(context, Ragged) else (context, None)
@@ -370,14 +398,17 @@ class WaveGlow(PretrainedModel):
         rate = hop // self.config.group
         frames = values.shape[-1]
         before, after = self.reach
-        pieces = []
+        pieces, state = [], None
         for start in range(0, frames, chunk):
             stop = min(start + chunk, frames)
             low, high = max(0, start - before), min(frames, stop + after)
             part = values[..., low:high]
             part = part if mask is None else Ragged(part, mask[..., low:high])
-            piece = self._synthesise(z[..., low * rate : high * rate], part)
-            pieces.append(piece[:, (start - low) * hop : (stop - low) * hop])
+            piece, _ = self._layers.inverse(z[..., low * rate : high * rate], part)
+            piece = piece[..., (start - low) * hop : (stop - low) * hop]
+            if self.whitening is not None:
+                piece, state = self.whitening.inverse_part(piece, context, start, state)
+            pieces.append(piece[:, 0])
         return torch.cat(pieces, 1)
 
     def _check(self, mel, z, temperature, lengths, chunk) -> None:
