@@ -4,6 +4,7 @@ from waveflow.audio.denoise import Denoiser
 from waveflow.audio.files import AUDIO_SUFFIXES, Audio, AudioInfo, audio_info, read_audio, resample, write_audio
 from waveflow.audio.mel import MelSpectrogram, check_mel
 from waveflow.audio.mel_config import MEL_PRESETS, MelConfig
+from waveflow.audio.mel_envelope import MelEnvelope, autocorrelation
 from waveflow.audio.mel_files import MEL_SUFFIXES, read_mel, read_mel_config, write_mel
 from waveflow.audio.mel_filterbank import band_centres, mel_filterbank
 from waveflow.audio.metrics import compare
@@ -18,8 +19,10 @@ __all__ = [
     "AudioInfo",
     "Denoiser",
     "MelConfig",
+    "MelEnvelope",
     "MelSpectrogram",
     "audio_info",
+    "autocorrelation",
     "band_centres",
     "check_mel",
     "check_waveform",
