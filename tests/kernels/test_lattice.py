@@ -6,6 +6,7 @@ import torch
 from scipy.signal import lfilter
 
 from waveflow.kernels import lattice_analysis, lattice_synthesis
+from waveflow.kernels.lattice import analyse_plain
 
 FAST = ["numba", "blocks"]
 
@@ -43,6 +44,32 @@ def test_all_syntheses_agree_and_are_inverted_by_the_analysis(batch, blocks, ord
         torch.testing.assert_close(x, plain, atol=1e-11, rtol=0)
         if samples == blocks * block:
             torch.testing.assert_close(end, plain_end, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize(("batch", "blocks", "order", "block", "samples"), SHAPES)
+@pytest.mark.parametrize("begun", [False, True])
+def test_compiled_analysis_is_the_plain_one(batch, blocks, order, block, samples, begun):
+    inputs = random(batch, samples), reflections(batch, blocks, order), random(batch, order, seed=2)
+    inputs = [t.requires_grad_() for t in inputs]
+    plain = analyse_plain(*inputs, block, not begun)
+    fast = lattice_analysis(*inputs[:2], block, inputs[2] if begun else None)
+    torch.testing.assert_close(fast, plain, atol=1e-12, rtol=1e-11)
+    used = inputs if begun else inputs[:2]
+    for a, b in zip(
+        torch.autograd.grad(fast.sin().sum(), used), torch.autograd.grad(plain.sin().sum(), used), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_gradients_of_the_analysis(begun):
+    inputs = [t.requires_grad_() for t in (random(2, 11), reflections(2, 3, 4, 0.5), random(2, 4, seed=3))]
+
+    def analysis(x, k, state=None):
+        return lattice_analysis(x, k, 4, state)
+
+    torch.autograd.gradcheck(analysis, inputs if begun else inputs[:2])
+    torch.autograd.gradgradcheck(analysis, inputs if begun else inputs[:2])
 
 
 def test_a_steady_filter_is_the_predictor_in_direct_form():
@@ -125,6 +152,8 @@ def test_compiles_and_maps(method):
     each = torch.stack([synthesis(v[i], k[i]) for i in range(3)])
     torch.testing.assert_close(torch.func.vmap(synthesis)(v, k), each)
     torch.testing.assert_close(torch.func.vmap(synthesis, (0, None))(v, k[0])[1], synthesis(v[1], k[0]))
+    mapped = torch.func.vmap(lambda x, k: lattice_analysis(x, k, 4), (None, 0))(v[0], k)
+    torch.testing.assert_close(mapped[2], lattice_analysis(v[0], k[2], 4))
     compiled = torch.compile(synthesis, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(v[0], k[0]), each[0])
 

@@ -5,6 +5,7 @@ import torch
 from scipy.linalg import solve_toeplitz
 
 from waveflow.kernels import levinson_durbin
+from waveflow.kernels.levinson import solve_plain
 
 
 def autocorrelation(order, batch=(3, 2)):
@@ -43,3 +44,18 @@ def test_gradients():
     r = autocorrelation(4).requires_grad_()
     torch.autograd.gradcheck(levinson_durbin, r)
     torch.autograd.gradgradcheck(levinson_durbin, r)
+
+
+def test_compiled_recursion_is_the_plain_one():
+    r = autocorrelation(20).requires_grad_()
+    fast, plain = levinson_durbin(r), solve_plain(r)
+    torch.testing.assert_close(fast, plain)
+    weights = torch.randn(fast.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    (a,), (b,) = (torch.autograd.grad((k * weights).sum(), r) for k in (fast, plain))
+    torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7 * float(b.abs().max()))
+
+
+def test_maps_and_takes_nothing():
+    r = autocorrelation(4)
+    torch.testing.assert_close(torch.func.vmap(levinson_durbin, 1, 1)(r), levinson_durbin(r))
+    assert levinson_durbin(r[:0]).shape == (0, 2, 4)

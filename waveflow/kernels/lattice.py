@@ -35,23 +35,32 @@ def lattice_analysis(x: Tensor, reflection: Tensor, block: int, state: Tensor | 
         state: (B, P), b_0 ... b_{P-1} before the first sample, if these samples are not the first of their signal.
 
     Returns:
-        (B, T), scaled to the variance of x.
+        (B, T), scaled to the variance of x. Compiled by numba on CPUs.
     """
+    start = state is None
+    if start:
+        state = x.new_zeros(x.shape[0], reflection.shape[2])
+    if x.device.type == "cpu":
+        from waveflow.kernels.lattice_numba import analyse  # numba takes half a second to import
+
+        return analyse(x, reflection, state, block, start)
+    return analyse_plain(x, reflection, state, block, start)
+
+
+def analyse_plain(x: Tensor, reflection: Tensor, state: Tensor, block: int, start: bool) -> Tensor:
+    """The analysis in PyTorch, for other devices and to compare with."""
     batch, samples = x.shape
+    if not samples:
+        return x
     blocks, order = reflection.shape[1:]
     scale = (1 - reflection.square()).rsqrt()
     time = torch.arange(blocks * block, device=x.device).reshape(blocks, block)
-    if not samples:
-        return x
     f = b = F.pad(x, (0, blocks * block - samples)).reshape(batch, blocks, block)
-    zeros = x.new_zeros(batch, 1)
     for m in range(order):
-        lower = f
-        k, c = reflection[:, :, m, None], scale[:, :, m, None]
-        before = zeros if state is None else state[:, m, None]
-        b = torch.cat([before, b.flatten(1)[:, :-1]], 1).reshape(batch, blocks, block)
+        k, c, lower = reflection[:, :, m, None], scale[:, :, m, None], f
+        b = torch.cat([state[:, m, None], b.flatten(1)[:, :-1]], 1).reshape(batch, blocks, block)
         f, b = (f - k * b) * c, (b - k * f) * c
-        if state is None:
+        if start:
             begun = time > m
             f, b = torch.where(begun, f, lower), torch.where(begun, b, 0.0)
     return f.flatten(1)[:, :samples]
@@ -91,7 +100,7 @@ def lattice_synthesis(
     if method == "numba":
         from waveflow.kernels.lattice_numba import synthesise  # numba takes half a second to import
 
-        return synthesise(v, reflection, block, state, start)
+        return synthesise(v, reflection, state, block, start)
     begin, skipped = [], 0
     if method == "loop" or (start and reflection.shape[2] > block):
         # by blocks, the lower orders of the beginning have to end within the first
@@ -103,7 +112,7 @@ def lattice_synthesis(
 
         x, state = synthesise(v[:, skipped:], reflection[:, skipped // block :], block, state, start)
         begin.append(x)
-    return torch.cat(begin, 1) if len(begin) > 1 else begin[0], state.detach()
+    return (torch.cat(begin, 1) if len(begin) > 1 else begin[0]), state.detach()
 
 
 def _synthesise(v: Tensor, reflection: Tensor, block: int, state: Tensor, start: bool) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,17 @@ def levinson_durbin(autocorrelation: Tensor) -> Tensor:
             advised, since speech reaches condition numbers of 1e8.
 
     Returns:
-        (..., P), each in (-1, 1).
+        (..., P), each in (-1, 1). Compiled by numba on CPUs.
     """
+    if autocorrelation.device.type == "cpu":
+        from waveflow.kernels.levinson_numba import solve  # numba takes half a second to import
+
+        return solve(autocorrelation)
+    return solve_plain(autocorrelation)
+
+
+def solve_plain(autocorrelation: Tensor) -> Tensor:
+    """The same in PyTorch, for other devices and to compare with."""
     r0, lags = autocorrelation[..., :1], autocorrelation[..., 1:]
     predictor = lags[..., :0]
     error, coefficients = r0[..., 0], []

@@ -1,0 +1,63 @@
+"""What makes a compiled function a full operator of PyTorch: gradients of every order, and ``torch.func.vmap``."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.library import CustomOpDef
+
+
+def differentiate(operator: CustomOpDef, gradient: CustomOpDef, plain: Callable) -> None:
+    """Give an operator its compiled gradient, and that one its own from the plain twin.
+
+    Args:
+        operator: takes tensors, then other things, and returns a tensor.
+        gradient: takes the gradient at that tensor and the arguments of ``operator``, and returns a gradient for each
+            of its tensors.
+        plain: what ``operator`` computes, in PyTorch.
+    """
+
+    def of_operator(ctx, bar):
+        bars = gradient(bar, *ctx.saved_tensors, *ctx.rest)
+        return (*_tuple(bars), *(None for _ in ctx.rest))
+
+    def of_gradient(ctx, *bars):
+        rest, values = ctx.rest, ctx.saved_tensors
+        with torch.enable_grad():
+            _, pull = torch.func.vjp(
+                lambda bar, *tensors: torch.func.vjp(lambda *t: plain(*t, *rest), *tensors)[1](bar), *values
+            )
+            bars = [torch.zeros_like(v) if b is None else b for b, v in zip(bars, values[1:], strict=True)]
+            return (*pull(tuple(bars)), *(None for _ in rest))
+
+    operator.register_autograd(of_operator, setup_context=_keep)
+    gradient.register_autograd(of_gradient, setup_context=_keep)
+
+
+def map_by_folding(operator: CustomOpDef) -> None:
+    """Let ``torch.func.vmap`` of an operator fold the mapped axis into the batch that all its tensors begin with."""
+
+    @operator.register_vmap
+    def _(info, in_dims, *arguments):
+        folded, batch = [], None
+        for argument, axis in zip(arguments, in_dims, strict=True):
+            if isinstance(argument, Tensor):
+                expanded = argument.expand(info.batch_size, *argument.shape)
+                argument = expanded if axis is None else argument.movedim(axis, 0)
+                batch = argument.shape[:2]
+                argument = argument.flatten(0, 1)
+            folded.append(argument)
+        out = operator(*folded)
+        if isinstance(out, Tensor):
+            return out.unflatten(0, batch), 0
+        return tuple(o.unflatten(0, batch) for o in out), tuple(0 for _ in out)
+
+
+def _keep(ctx, inputs, output) -> None:
+    tensors = [i for i in inputs if isinstance(i, Tensor)]
+    ctx.save_for_backward(*tensors)
+    ctx.rest = inputs[len(tensors) :]
+
+
+def _tuple(out: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (out,) if isinstance(out, Tensor) else tuple(out)
