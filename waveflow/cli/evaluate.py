@@ -20,7 +20,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "evaluate",
         help="measure likelihood, copy-synthesis and speed on recordings",
         description="Print a table, a line for each clip, and the means as JSON: nats per sample (higher is better; "
-        "one uniform 16-bit step of dequantisation noise, whole clips), and how the copy compares with the original: "
+        "one uniform 16-bit step of dequantisation noise, whole clips; below them those of classical models without "
+        "training: white noise and linear prediction), and how the copy compares with the original: "
         "STOI and wide-band PESQ (higher is better), multi-resolution STFT distance, mel-cepstral distortion in dB "
         "and F0 RMSE in Hz (lower is better), F1 of voiced frames (higher), seconds of work per second of audio.",
         allow_abbrev=False,
@@ -63,6 +64,7 @@ def run(options: argparse.Namespace) -> None:
     figures = report.to_dict()
     print(report.table())
     print(f"likelihood: {'exact' if report.exact else 'a lower bound'}, with one 16-bit step of uniform noise")
+    print(f"\n{report.yardstick_table()}\n")
     print(json.dumps({name: value for name, value in figures.items() if name != "per_clip"}, indent=2))
     if target is not None:
         figures |= {

@@ -13,6 +13,7 @@ from waveflow.evaluation.likelihood import clip_log_prob, is_exact
 from waveflow.evaluation.report import ClipFigures, Report
 from waveflow.evaluation.synthesis import Synthesizer
 from waveflow.evaluation.vocoder import Vocoder
+from waveflow.evaluation.yardsticks import clip_yardsticks
 
 logger = logging.getLogger("waveflow")
 
@@ -27,7 +28,7 @@ def evaluate(
     chunk: int | None = None,
     progress: bool = False,
 ) -> Report:
-    """Likelihood, copy-synthesis metrics and speed on whole clips, one at a time.
+    """Likelihood beside that of classical models, copy-synthesis metrics and speed on whole clips, one at a time.
 
     Args:
         model: the vocoder; likelihood and synthesis run where it is.
@@ -61,6 +62,7 @@ def evaluate(
                 nats=nats,
                 synthesis_seconds=copy.seconds,
                 metrics=_compare(clip, copy.waveform, rate),
+                yardsticks=clip_yardsticks(clip, index, model.mel_config.hop_length, seed),
             )
         )
     if not figures:

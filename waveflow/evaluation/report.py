@@ -1,8 +1,10 @@
 """The figures of an evaluation: means, JSON, a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from waveflow.evaluation.yardsticks import YARDSTICKS
 
 MEAN_FIGURES = ("nats_per_sample", "stoi", "pesq", "mstft", "mcd", "f0_rmse", "vuv_f1", "real_time_factor")
 """The figures that every report has at its top level."""
@@ -30,6 +32,7 @@ class ClipFigures:
         nats: log-likelihood of all its samples.
         synthesis_seconds: what its copy took to make.
         metrics: what ``waveflow.audio.compare`` says of the copy.
+        yardsticks: log-likelihood of all its samples under each of ``YARDSTICKS``; empty where not measured.
     """
 
     name: str
@@ -38,6 +41,7 @@ class ClipFigures:
     nats: float
     synthesis_seconds: float
     metrics: Mapping[str, float | None]
+    yardsticks: Mapping[str, float] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float | None]:
         """``MEAN_FIGURES`` of this clip, and further metrics."""
@@ -74,14 +78,32 @@ class Report:
             "real_time_factor": sum(c.synthesis_seconds for c in self.clips) / sum(c.seconds for c in self.clips),
         }
 
+    def yardsticks(self) -> dict[str, float]:
+        """Nats per sample of classical models over the same clips, by the names in ``YARDSTICKS``.
+
+        Ratios of sums, as the model's own; a yardstick that a clip lacks is left out.
+        """
+        samples = sum(clip.samples for clip in self.clips)
+        names = [name for name in YARDSTICKS if all(name in clip.yardsticks for clip in self.clips)]
+        return {name: sum(clip.yardsticks[name] for clip in self.clips) / samples for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, ready for JSON: the means at the top, the clips below ``per_clip``."""
         return {
             **self.figures(),
+            "yardsticks": self.yardsticks(),
             "exact": self.exact,
             "clips": len(self.clips),
             "seconds": sum(clip.seconds for clip in self.clips),
-            "per_clip": [{"name": clip.name, "seconds": clip.seconds, **clip.figures()} for clip in self.clips],
+            "per_clip": [
+                {
+                    "name": clip.name,
+                    "seconds": clip.seconds,
+                    **clip.figures(),
+                    "yardsticks": {name: nats / clip.samples for name, nats in clip.yardsticks.items()},
+                }
+                for clip in self.clips
+            ],
         }
 
     def table(self) -> str:
@@ -98,10 +120,30 @@ class Report:
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
+    def yardstick_table(self) -> str:
+        """The nats per sample of classical models, a line each, and how to read them."""
+        known = self.yardsticks()
+        head = "without a model, same clips"
+        width = max(map(len, (head, *YARDSTICKS.values())))
+        rows = [f"{title:<{width}}  {_nats(known.get(name)):>11}" for name, title in YARDSTICKS.items()]
+        return "\n".join(
+            [
+                f"{head:<{width}}  nats/sample",
+                "-" * (width + 13),
+                *rows,
+                "An oracle reads its parameters off the samples that it scores.",
+                "Nats per sample say little on near-silent clips, as synthetic ones often are.",
+            ]
+        )
+
 
 def _cells(figures: Mapping[str, float | None]) -> list[str]:
     values = {name: figures.get(name) for name in _COLUMNS}
     return ["-" if value is None else _COLUMNS[name][1].format(value) for name, value in values.items()]
+
+
+def _nats(value: float | None) -> str:
+    return "-" if value is None else _COLUMNS["nats_per_sample"][1].format(value)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
