@@ -38,11 +38,12 @@ def effective_sample_size(samples: Tensor, kind: Literal["bulk", "tail"] = "bulk
         (*event), float64. For a coordinate that never changes ArviZ reports all draws, this function NaN.
 
     Raises:
-        InputError: for no chains or fewer than 4 draws, values that are not finite, another kind, or if ArviZ is missing.
+        InputError: for no chains or fewer than 4 draws, values that are not finite, another kind, or without ArviZ.
     """
     if kind not in ("bulk", "tail"):
         raise InputError(f'effective_sample_size expects kind "bulk" or "tail", got {kind!r}')
-    return _by_arviz("ess", samples, least_chains=1, method=kind)
+    quantiles = {"prob": (0.05, 0.95)} if kind == "tail" else {}
+    return _by_arviz("ess", samples, least_chains=1, method=kind, **quantiles)
 
 
 def _by_arviz(name: str, samples: Tensor, least_chains: int, **options) -> Tensor:

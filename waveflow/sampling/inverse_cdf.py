@@ -103,5 +103,5 @@ def sample_categorical(
     u = torch.rand((*shape, *total.shape), generator=generator, dtype=torch.float64, device=weights.device)
     # The product may round up to the total itself, behind the last weight.
     level = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    cumulative = cumulative.expand(*shape, *cumulative.shape).contiguous()
-    return torch.searchsorted(cumulative, level[..., None].contiguous(), right=True)[..., 0]
+    level = level.reshape(-1, *total.shape).movedim(0, -1).contiguous()
+    return torch.searchsorted(cumulative, level, right=True).movedim(-1, 0).reshape(u.shape)
