@@ -115,7 +115,7 @@ def test_the_tails_are_judged_by_their_own():
     """Chains that agree on their middles, while half of them never go far out."""
     x = autoregressive(0.0, chains=4, draws=1000)
     x[:2] = x[:2].clamp(-1.0, 1.0)
-    assert effective_sample_size(x, "tail") < 100 < 1000 < effective_sample_size(x)
+    assert effective_sample_size(x, "tail") < 300 < 1000 < effective_sample_size(x)
 
 
 def test_r_hat_sees_chains_that_disagree():
