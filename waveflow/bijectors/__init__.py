@@ -3,11 +3,16 @@
 from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inverse, validation
 from waveflow.bijectors.coupling import Coupling
 from waveflow.bijectors.interop import FromTransform
-from waveflow.bijectors.linear import InvertibleConv1x1, Permutation
+from waveflow.bijectors.linear import InvertibleConv1x1, LULinear, Permutation
 from waveflow.bijectors.linear_prediction import LinearPrediction
+from waveflow.bijectors.mixture import MixtureOfLogisticsCDF
 from waveflow.bijectors.norm import ActNorm
 from waveflow.bijectors.partition import Alternating, Checkerboard, Halves, Partition
+from waveflow.bijectors.planar import Planar
+from waveflow.bijectors.radial import Radial
 from waveflow.bijectors.shape import MultiScale, Squeeze
+from waveflow.bijectors.spline import RationalQuadraticSpline
+from waveflow.bijectors.sylvester import Sylvester
 from waveflow.bijectors.univariate import LOG_SCALES, Affine, Elementwise, Shift, Standardise, Univariate
 
 __all__ = [
@@ -26,13 +31,19 @@ __all__ = [
     "Identity",
     "Inverse",
     "InvertibleConv1x1",
+    "LULinear",
     "LinearPrediction",
+    "MixtureOfLogisticsCDF",
     "MultiScale",
     "Partition",
     "Permutation",
+    "Planar",
+    "Radial",
+    "RationalQuadraticSpline",
     "Shift",
     "Squeeze",
     "Standardise",
+    "Sylvester",
     "Univariate",
     "validation",
 ]

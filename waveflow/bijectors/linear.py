@@ -1,9 +1,10 @@
-"""Linear maps across channels: 1x1 convolutions and permutations."""
+"""Linear maps: 1x1 convolutions and permutations across channels, LU factors over vectors."""
 
 import torch
 from torch import Tensor, nn
 
 from waveflow.bijectors.base import Bijector, log_det_dtype, zero_log_det
+from waveflow.bijectors.univariate import LOG_SCALES
 from waveflow.context import Context
 
 
@@ -125,3 +126,62 @@ class Permutation(Bijector):
 
     def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:
         return None if event[0] == self.order.numel() else f"{self.order.numel()} channels (C, ...)"
+
+
+class LULinear(Bijector):
+    r"""A full matrix over the features of vectors, by its factors, with a bias.
+
+    .. math::
+        z = P L (U + \operatorname{diag}(d))\, x + b, \qquad \log|\det| = \sum_i \log d_i
+
+    L and U are strictly triangular beside L's unit diagonal, d = exp(5 tanh(raw / 5)), P is a permutation drawn once.
+    It mixes features between the layers of spline flows (Durkan et al., 2019; arXiv:1906.04032, section 4), where it
+    starts as P. The inverse solves two triangular systems.
+
+    Args:
+        features: D.
+        bias: whether there is a b.
+        permute: whether P is random; otherwise it is the identity.
+        generator: of the permutation.
+
+    Shape:
+        ``(B, D)`` to ``(B, D)``.
+    """
+
+    constant_log_det = True
+
+    def __init__(
+        self, features: int, bias: bool = True, permute: bool = True, generator: torch.Generator | None = None
+    ):
+        super().__init__()
+        self.event_shape = (features,)
+        order = torch.randperm(features, generator=generator) if permute else torch.arange(features)
+        self.register_buffer("order", order)
+        self.lower = nn.Parameter(torch.zeros(features, features))
+        self.upper = nn.Parameter(torch.zeros(features, features))
+        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        lower, upper, log_diagonal = self._factors(log_det_dtype(x))
+        with torch.autocast(x.device.type, enabled=False):
+            z = x.to(lower.dtype) @ (lower @ upper)[self.order].T
+        if self.bias is not None:
+            z = z + self.bias
+        return z.to(x.dtype), log_diagonal.sum() + zero_log_det(x)
+
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        lower, upper, log_diagonal = self._factors(log_det_dtype(z))
+        wide = z.to(lower.dtype)
+        if self.bias is not None:
+            wide = wide - self.bias
+        columns = wide[:, self.order.argsort()].T
+        columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+        x = torch.linalg.solve_triangular(upper, columns, upper=True).T
+        return x.to(z.dtype), zero_log_det(z) - log_diagonal.sum()
+
+    def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """L, U with its diagonal, and the logarithm of that diagonal."""
+        lower, upper = self.lower.to(dtype), self.upper.to(dtype)
+        log_diagonal = LOG_SCALES["tanh_exp"](upper.diagonal())
+        eye = torch.eye(len(upper), dtype=dtype, device=upper.device)
+        return lower.tril(-1) + eye, upper.triu(1) + torch.diag_embed(log_diagonal.exp()), log_diagonal

@@ -1,0 +1,134 @@
+"""Monotone rational-quadratic splines: a univariate map that bends as its parameters say."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from waveflow.bijectors.base import log_det_dtype
+from waveflow.bijectors.univariate import Univariate
+
+
+class RationalQuadraticSpline(Univariate):
+    r"""A monotone spline of rational quadratics (neural spline flows: Durkan et al., 2019; arXiv:1906.04032).
+
+    Between the knots (x_k, z_k) and (x_{k+1}, z_{k+1}), with slopes d_k and d_{k+1} there,
+
+    .. math::
+        z = z_k + h \frac{s \xi^2 + d_k \xi (1-\xi)}{s + (d_k + d_{k+1} - 2 s)\, \xi (1-\xi)}, \qquad
+        \xi = \frac{x - x_k}{w}, \quad w = x_{k+1} - x_k, \quad h = z_{k+1} - z_k, \quad s = h / w.
+
+    Parameters: [K raw widths | K raw heights | K - 1 raw slopes] (circular: K slopes). Widths and heights are a softmax
+    mixed with a uniform part, so that no bin is narrower or lower than ``min_bin`` of a uniform one. A slope is the
+    harmonic mean of s in the two bins that meet at the knot, times a factor between 1 / ``max_ratio`` and
+    ``max_ratio``. Unlike slopes that know nothing of the bins, as in the paper, these cannot make the middle of a flat
+    bin far flatter than the bin is: the inverse stays as accurate as the bins allow. All zero is the identity. The
+    inverse is the root of a quadratic, in a form that only adds what has one sign: its discriminant is never negative.
+
+    Args:
+        bins: K.
+        bound: the spline maps [-bound, bound] onto itself and is the identity outside, with K - 1 slopes inside and
+            slope 1 at both ends.
+        circular: instead of tails, K slopes of which the first is also the last (Rezende et al., 2020;
+            arXiv:2002.02428): a smooth map of the circle [-bound, bound), for angles; beyond it, it goes on
+            periodically, f(x + 2 bound) = f(x) + 2 bound.
+        min_bin: smallest width and height of a bin, as a part of 2 bound / K.
+        max_ratio: largest ratio of a slope at a knot to the harmonic mean, its inverse the smallest.
+
+    Raises:
+        ValueError: for fewer than two bins, a bound that is not positive, ``min_bin`` outside (0, 1), ``max_ratio`` not
+            above 1.
+
+    Example:
+        >>> spline = RationalQuadraticSpline(bins=4, bound=2.0)
+        >>> z, log_derivative = spline(torch.tensor([[0.5, 9.0]]), torch.zeros(1, spline.params, 2))
+        >>> z.tolist(), log_derivative.tolist()
+        ([[0.5, 9.0]], [[0.0, 0.0]])
+    """
+
+    def __init__(
+        self,
+        bins: int = 8,
+        bound: float = 5.0,
+        circular: bool = False,
+        min_bin: float = 0.01,
+        max_ratio: float = 20.0,
+    ):
+        super().__init__()
+        if bins < 2 or bound <= 0 or not 0 < min_bin < 1 or max_ratio <= 1:
+            raise ValueError(
+                "RationalQuadraticSpline expects bins >= 2, bound > 0, 0 < min_bin < 1 and max_ratio > 1, "
+                f"got bins={bins}, bound={bound}, min_bin={min_bin}, max_ratio={max_ratio}"
+            )
+        self.bins, self.bound, self.circular = bins, float(bound), circular
+        self.min_bin, self.max_ratio = min_bin, max_ratio
+        self.params = 3 * bins if circular else 3 * bins - 1
+
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return self._map(x, params, inverse=False)
+
+    def inverse(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return self._map(z, params, inverse=True)
+
+    def extra_repr(self) -> str:
+        return (
+            f"bins={self.bins}, bound={self.bound}, circular={self.circular}, min_bin={self.min_bin}, "
+            f"max_ratio={self.max_ratio}"
+        )
+
+    def _map(self, given: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        wide, bound = log_det_dtype(given), self.bound
+        t, params = given.to(wide), params.to(wide)
+        turns = torch.floor((t.detach() + bound) / (2 * bound)) * (2 * bound) if self.circular else 0.0
+        # Clamped before anything else: what lies outside must not reach a formula whose gradient it could spoil.
+        clamped = (t - turns).clamp(-bound, bound)
+
+        left, size, slopes = self._bin(clamped, params, inverse)
+        (x, z), (w, h) = left.unbind(1), size.unbind(1)
+        d, d_next = slopes.unbind(1)
+        s = h / w
+        if inverse:
+            eta = ((clamped - z) / h).clamp(0, 1)
+            p = d * (1 - eta) - d_next * eta
+            product = 4 * s * s * eta * (1 - eta)
+            root = (p * p + product).sqrt()
+            # p + root, where p < 0 without cancellation
+            xi = 2 * s * eta / (2 * s * eta + torch.where(p < 0, product / (root + p.abs()), p + root))
+        else:
+            xi = ((clamped - x) / w).clamp(0, 1)
+        bend = xi * (1 - xi)
+        divisor = s * (1 - 2 * bend) + (d + d_next) * bend
+        slope = s * s * (d_next * xi * xi + 2 * s * bend + d * (1 - xi) * (1 - xi)) / (divisor * divisor)
+        value = x + w * xi if inverse else z + h * (s * xi * xi + d * bend) / divisor
+        log_derivative = -slope.log() if inverse else slope.log()
+        if self.circular:
+            return (value + turns).to(given.dtype), log_derivative
+        inside = clamped == t
+        return torch.where(inside, value, t).to(given.dtype), torch.where(inside, log_derivative, 0.0)
+
+    def _bin(self, t: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The bin of each t: its lower left corner, its size, the slopes at its ends, each (B, 2, *event)."""
+        bins, bound = self.bins, self.bound
+        parts = params[:, : 2 * bins].unflatten(1, (2, bins)).softmax(2)
+        ends = parts.cumsum(2)
+        uniform, free = 2 * bound * self.min_bin / bins, 2 * bound * (1 - self.min_bin)
+        grid = torch.arange(1, bins, dtype=t.dtype, device=t.device).reshape(-1, *[1] * (t.ndim - 1))
+        inner_knots = torch.add(uniform * grid - bound, ends.detach()[:, int(inverse), :-1], alpha=free)
+        k = (t.detach().unsqueeze(1) >= inner_knots).sum(1, keepdim=True)
+
+        at = k.unsqueeze(1).expand(-1, 2, *[-1] * t.ndim)
+        around = torch.cat([(at - 1).remainder(bins), at, (at + 1).remainder(bins)], 2)
+        sizes = uniform + free * parts.gather(2, around)
+        left = free * ends.gather(2, at).squeeze(2) + (uniform * (k + 1).to(t.dtype) - bound) - sizes[:, :, 1]
+
+        widths, heights = sizes.unbind(1)
+        steepness = heights / widths
+        before, after = steepness[:, :-1], steepness[:, 1:]
+        mean = 2 * before * after / (before + after)
+        knots = torch.cat([k, (k + 1).remainder(bins)], 1) if self.circular else torch.cat([k - 1, k], 1)
+        raw = params[:, 2 * bins :].gather(1, knots.clamp(0, self.params - 2 * bins - 1))
+        limit = math.log(self.max_ratio)
+        slopes = mean * (limit * torch.tanh(raw / limit)).exp()
+        if not self.circular:
+            slopes = torch.where((knots < 0) | (knots == bins - 1), 1.0, slopes)
+        return left, sizes[:, :, 1], slopes
