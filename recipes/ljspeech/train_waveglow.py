@@ -12,7 +12,7 @@ from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
 from waveflow.errors import InputError
-from waveflow.evaluation import Synthesizer, mean_stoi, nats_per_sample
+from waveflow.evaluation import Synthesizer, choose_temperature, mean_stoi, nats_per_sample
 from waveflow.models import WaveGlow
 from waveflow.training import Trainer, TrainerConfig
 
@@ -134,6 +134,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             log.audio(f"generated/{name}", copy, rate)
             log.image(f"mels/{name}", mel_image(panels, model.mel_config))
 
+    # The temperature of synthesis that comes with the model is the best for a few clips that it was trained on.
+    few = WholeClips(segments.recordings.clips[:: -(-len(segments) // 4)], model.mel_config, progress=False)
+
+    def finish(model):
+        model.config = replace(model.config, temperature=choose_temperature(model, few, seed=args.seed))
+
     state = trainer.fit(
         model,
         objective,
@@ -141,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         validate=validate,
         sample=sample,
         initialize=initialize if model.config.actnorm else None,
+        finish=finish,
         show=["nats_per_sample"],
     )
 
@@ -149,7 +156,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         before, after = state.before, state.after
         print(
             f"{len(held_out)} held-out clips: {before['nats_per_sample']:.3f} -> {after['nats_per_sample']:.3f} "
-            f"nats per sample, STOI {before['stoi']:.3f} -> {after['stoi']:.3f} (of 1)"
+            f"nats per sample, STOI {before['stoi']:.3f} -> {after['stoi']:.3f} (of 1), "
+            f"temperature {model.config.temperature:g}"
         )
         print(f"model: {out}   figures and sounds: tensorboard --logdir {out / 'logs'}")
         print(f"listen to {out / 'samples' / f'{name}-generated.wav'} (real: {name}-real.wav, mels: {name}.png)")

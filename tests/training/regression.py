@@ -82,7 +82,7 @@ def careless_validation(model):
 
 def train(out, objective=squared_error, batches=None, model=None, **settings):
     """Train a new model in a new trainer; (state, model, trainer)."""
-    fit = {k: settings.pop(k) for k in ("validate", "sample", "initialize", "optimizer") if k in settings}
+    fit = {k: settings.pop(k) for k in ("validate", "sample", "initialize", "finish", "optimizer") if k in settings}
     trainer = Trainer(TrainerConfig(out=out, **{"learning_rate": 0.05, "device": "cpu"} | settings))
     model = Regression() if model is None else model
     state = trainer.fit(model, objective, batches or Points(), **fit)

@@ -16,6 +16,7 @@ from regression import (
     squared_error,
     train,
 )
+from safetensors.torch import load_file
 from torch import nn
 
 from waveflow.errors import InputError
@@ -367,3 +368,20 @@ def test_learning_rate_is_the_same_however_long_the_run(tmp_path):
     assert rates[0] == 0.1 and rates[9] == rates[20] == 1.0
     assert rates[40] == pytest.approx(math.sqrt(0.5))
     assert rates[80] == pytest.approx(0.5 / 4)
+
+
+def test_finish_changes_what_is_saved_last_and_only_that(tmp_path):
+    """It sees the averaged weights once, at the end of each run that gets there."""
+    seen = []
+
+    def finish(model):
+        assert not model.training and not torch.is_grad_enabled()
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    train(tmp_path / "run", steps=2, finish=finish)
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    assert len(seen) == 1 and all(torch.equal(seen[0][name], saved[name]) for name in saved)
+    train(tmp_path / "run", steps=4, finish=finish, resume=True)
+    assert len(seen) == 2
+    train(tmp_path / "run", steps=4, finish=finish, resume=True)  # nothing left to do
+    assert len(seen) == 2

@@ -4,8 +4,8 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +47,12 @@ _INDIFFERENT = {
 class Run:
     """What happens between the call of :meth:`Trainer.fit` and its return; see there for the arguments."""
 
-    def __init__(self, trainer: "Trainer", model, objective, batches, validate, sample, initialize, optimizer, show):
+    def __init__(
+        self, trainer: "Trainer", model, objective, batches, validate, sample, initialize, finish, optimizer, show
+    ):
         self.trainer, self.config, self.fabric = trainer, trainer.config, trainer.fabric
         self.model, self.objective, self.batches = model, objective, self._own_share(batches)
-        self.validate, self.sample, self.show = validate, sample, show
+        self.validate, self.sample, self.finish, self.show = validate, sample, finish, show
         self.state = TrainingState()
         self._check_arguments()
 
@@ -88,6 +90,8 @@ class Run:
                         stopping = not self._evaluate()
                     done = stopping or state.step >= config.steps
                     if saved != state.step and (done or (state.step and self._is_due(config.save_every))):
+                        if self.finish is not None and state.step >= config.steps:
+                            self.trainer.on_first(self._finished)
                         self.trainer.on_first(self._save)
                         saved = state.step
                     if done:
@@ -173,11 +177,21 @@ class Run:
 
     def _evaluated(self) -> dict[str, float] | None:
         """The figures of ``validate``, or None where a signal cut the work short."""
+        with self._averaged():
+            return self.watch.abandonable(self._validate_and_sample)
+
+    def _finished(self) -> None:
+        with self._averaged():
+            self.finish(self.model)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within it the model has the averaged weights, is in eval mode and takes no gradients."""
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         try:
             with torch.no_grad(), self.ema.applied():
-                return self.watch.abandonable(self._validate_and_sample)
+                yield
         finally:
             for module, training in modes.items():
                 module.training = training

@@ -71,6 +71,7 @@ class Trainer:
         validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
         sample: Callable[[nn.Module, RunLog], None] | None = None,
         initialize: Callable[[nn.Module, dict[str, Any]], None] | None = None,
+        finish: Callable[[nn.Module], None] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         show: Sequence[str] = ("loss",),
     ) -> TrainingState:
@@ -91,6 +92,9 @@ class Trainer:
             sample: writes sounds and pictures to the log; run after each validation but the one before training.
             initialize: run once on the first batch of a new run, such as for the statistics of ActNorm. It gets the
                 bare module, on every process.
+            finish: run when all steps are done, before the last save, by the first process only; it gets the averaged
+                model as ``validate`` does, and may change what ``save_pretrained`` writes beside the weights, such as a
+                default that is chosen by synthesis.
             optimizer: from parameters to optimizer; Adam by default. Its learning rates are set at each step.
             show: names of the objective's figures that stand beside the progress bar.
 
@@ -103,7 +107,7 @@ class Trainer:
                 not finite.
             OSError: if a save failed; the save before is intact.
         """
-        return Run(self, model, objective, batches, validate, sample, initialize, optimizer, show).loop()
+        return Run(self, model, objective, batches, validate, sample, initialize, finish, optimizer, show).loop()
 
     def on_first(self, call: Callable[[], T]) -> T:
         """``call()`` made by the first process alone, its result or its error given to all; the others wait."""

@@ -32,6 +32,10 @@ from waveflow.networks import LinearUpsampler, TransposedUpsampler, WaveNetStack
 _CHOICES = {"upsampler": ("transposed", "linear"), "memory": ("store", "invert"), "scale": tuple(LOG_SCALES)}
 
 
+# Order 128 reaches back over a period of most voices. After short trainings temperatures below 1 only lose level.
+_WHITENED = {"whiten": True, "whiten_order": 128, "whiten_correction": 64, "temperature": 1.0}
+
+
 @dataclass(frozen=True)
 class WaveGlowConfig:
     """What a WaveGlow is made of; the defaults are the reference configuration.
@@ -159,8 +163,7 @@ class WaveGlow(PretrainedModel):
             "context_channels": 96,
             "scale": "tanh_exp",
             "actnorm": True,
-            "whiten": True,
-            "whiten_correction": 64,
+            **_WHITENED,
         },
         "tiny": {
             "flows": 6,
@@ -171,8 +174,7 @@ class WaveGlow(PretrainedModel):
             "upsampler": "linear",
             "scale": "tanh_exp",
             "actnorm": True,
-            "whiten": True,
-            "whiten_correction": 64,
+            **_WHITENED,
         },
         "squeeze": {
             "flows": 10,
@@ -187,8 +189,7 @@ class WaveGlow(PretrainedModel):
             "context_channels": 80,
             "scale": "tanh_exp",
             "actnorm": True,
-            "whiten": True,
-            "whiten_correction": 64,
+            **_WHITENED,
         },
     }
     config: WaveGlowConfig
