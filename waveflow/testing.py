@@ -1,11 +1,12 @@
-"""Checks that a bijector keeps its contract, for the library's own maps and for users' own."""
+"""Checks that bijectors and autoregressive networks keep their contracts, the library's own and users' own."""
 
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from waveflow.bijectors.base import Bijector, log_det_dtype
+from waveflow.bijectors.solvers import order_of
 from waveflow.context import Context, Ragged
 
 
@@ -101,6 +102,80 @@ def check_bijector(
             failures.append(f"float32 gave {single.dtype} and a log-det of {single_log_det.dtype}")
     if failures:
         raise AssertionError(f"{type(bijector).__name__} breaks the bijector contract:\n  " + "\n  ".join(failures))
+
+
+@torch.no_grad()
+def check_causal(
+    network: nn.Module,
+    x: Tensor,
+    context: Context = None,
+    order: Tensor | None = None,
+    tolerance: float = 1e-9,
+    perturbation: float = 0.1,
+) -> None:
+    r"""Check that an autoregressive network gives at each position what follows from the positions before it alone.
+
+    The checks run on a copy in float64 with every parameter perturbed by N(0, ``perturbation``). For every position in
+    order, the inputs there and after it are replaced by noise: its output, and all outputs before, must not change. It
+    must change somewhere when inputs before it do, since a network that ignores its input would pass empty. If the
+    network has a stepper, see :class:`~waveflow.bijectors.Autoregressive`, its parameters must be those of the pass.
+
+    Args:
+        network: called as ``network(x, context)``, giving (B, P, \*event) for x (B, \*event), or as many numbers
+            in the same order; it is left as it was.
+        x: a few events, B >= 2, at most some hundred numbers each.
+        context: conditioning, or None.
+        order: flat positions of an event from first to last, (D,) or, for several at a time, (steps, k); by default
+            ``network.positions(event)`` or, without that, as they lie in memory.
+        tolerance: allowed absolute change, and difference of the stepper.
+        perturbation: standard deviation of what is added to the parameters.
+
+    Raises:
+        ValueError: for fewer than two events.
+        AssertionError: naming the position that sees what it must not, or what else failed.
+    """
+    if len(x) < 2:
+        raise ValueError(f"check_causal expects at least 2 events, got {len(x)}")
+    generator = torch.Generator().manual_seed(0)
+    f = copy.deepcopy(network).double()
+    x, context = x.detach().double(), _map_context(context, lambda t: t.detach().double())
+    for parameter in f.parameters():
+        parameter.add_(perturbation * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    if order is None:
+        order = order_of(f, x)
+    name, size = type(network).__name__, x[0].numel()
+    if order.flatten().sort().values.tolist() != list(range(size)):
+        raise AssertionError(f"{name} has an order that is no permutation of its {size} positions")
+    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).flatten(1)
+
+    def run(flat: Tensor) -> Tensor:
+        return f(flat.reshape(x.shape), context).reshape(len(x), -1, size)
+
+    flat = x.flatten(1)
+    outputs, sees = run(flat), False
+    for step, places in enumerate(order):
+        before, rest = order[:step].flatten(), order[step:].flatten()
+        changed = run(flat.index_copy(1, rest, noise[:, rest]))
+        own = torch.cat([before, places.reshape(-1)])
+        error = (changed - outputs)[..., own].abs().amax((0, 1))
+        if not error.max() <= tolerance:
+            worst = int(own[error.argmax()])
+            raise AssertionError(
+                f"{name} is not causal: the output at {worst} changes by {error.max():.3g} with inputs at step {step} "
+                "or later"
+            )
+        if step:
+            moved = run(flat.index_copy(1, before, noise[:, before]))
+            sees = sees or bool(((moved - outputs)[..., places.reshape(-1)].abs() > tolerance).any())
+    if len(order) > 1 and not sees:
+        raise AssertionError(f"{name} ignores its input")
+    if hasattr(f, "stepper"):
+        stepper = f.stepper(len(x), context)
+        for step, places in enumerate(order):
+            error = (stepper.params() - outputs[..., places]).abs().max()
+            if not error <= tolerance:
+                raise AssertionError(f"{name}'s stepper is off by {error:.3g} at step {step}")
+            stepper.push(flat[:, places])
 
 
 def _check_gradients(f: Bijector, x: Tensor, context: Context, failures: list[str]) -> None:

@@ -1,7 +1,18 @@
 """Networks that produce the parameters of bijectors; none of them needs an inverse."""
 
 from waveflow.networks.convolution import ChannelsLastConv1d
+from waveflow.networks.made import MADE
+from waveflow.networks.masks import MaskedLinear, degree_mask
 from waveflow.networks.upsample import LinearUpsampler, TransposedUpsampler
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 
-__all__ = ["ChannelsLastConv1d", "FoldedWaveNetStack", "LinearUpsampler", "TransposedUpsampler", "WaveNetStack"]
+__all__ = [
+    "MADE",
+    "ChannelsLastConv1d",
+    "FoldedWaveNetStack",
+    "LinearUpsampler",
+    "MaskedLinear",
+    "TransposedUpsampler",
+    "WaveNetStack",
+    "degree_mask",
+]

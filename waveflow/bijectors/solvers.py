@@ -1,0 +1,160 @@
+"""How an autoregressive map is inverted: place by place, or all places at once until nothing changes."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from waveflow.bijectors.base import log_det_dtype, sum_event
+from waveflow.bijectors.univariate import Univariate
+from waveflow.context import Context
+
+
+class Solution(NamedTuple):
+    """An inverse that was found, and how.
+
+    Attributes:
+        x: (B, *event).
+        log_det: (B,), of the inverse.
+        rounds: passes of the whole network that it took; a stepper's steps are not counted.
+        residual: by how much the last round still changed any number of x, relative to max(1, |x|); NaN where there
+            was no round.
+    """
+
+    x: Tensor
+    log_det: Tensor
+    rounds: int
+    residual: float
+
+
+class Solver(Protocol):
+    """Solves ``univariate(x, conditioner(x, context)) = z`` for x, without gradients."""
+
+    def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution: ...
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Place by place with the conditioner's stepper: exact, and for a MADE at the cost of about one pass.
+
+    Args:
+        polish: rounds of :class:`Jacobi` at the end. They take the parameters from the very products that the
+            forward direction uses, and so undo what the stepper's other order of summation has cost.
+
+    Raises:
+        ValueError: for a negative ``polish``.
+    """
+
+    polish: int = 0
+
+    def __post_init__(self):
+        if self.polish < 0:
+            raise ValueError(f"Sequential expects at least 0 rounds of polish, got {self.polish}")
+
+    @torch.no_grad()
+    def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
+        stepper = conditioner.stepper(z.shape[0], context)
+        rows = z.flatten(1).t().contiguous()  # place by place in memory
+        x, log_det = torch.empty_like(rows), torch.zeros(len(z), dtype=log_det_dtype(z), device=z.device)
+        for place in order_of(conditioner, z).tolist():
+            value, log_derivative = univariate.inverse(rows[place].movedim(-1, 0), stepper.params())
+            stepper.push(value)
+            x[place] = value.movedim(0, -1)
+            log_det += log_derivative if log_derivative.ndim == 1 else log_derivative.sum(1)
+        x = x.t().reshape(z.shape)
+        if not self.polish:
+            return Solution(x, log_det, 0, float("nan"))
+        everywhere = torch.ones_like(z[:1], dtype=torch.bool)
+        x, log_derivative, rounds, change = _iterate(
+            conditioner, univariate, z, context, x, everywhere, self.polish, tolerance=0.0
+        )
+        return Solution(x, sum_event(log_derivative), rounds, change)
+
+
+@dataclass(frozen=True)
+class Jacobi:
+    """All places at once: x <- univariate.inverse(z, conditioner(x)) until x stays as it is.
+
+    After n rounds the first n places are exact whatever the start, so that one round for each place always suffices; a
+    tolerance is usually met after far fewer (Song et al., 2021; arXiv:2002.03629).
+
+    Args:
+        tolerance: stop when a round changed no number by more than this, relative to max(1, |x|). 0 asks for no change
+            at all and gives what the full number of rounds would.
+        block: places that are solved together, one block after the other (Gauss-Seidel over blocks); None for all.
+
+    Raises:
+        ValueError: for a negative tolerance, or a block below 1.
+    """
+
+    tolerance: float = 1e-6
+    block: int | None = None
+
+    def __post_init__(self):
+        if not self.tolerance >= 0:
+            raise ValueError(f"Jacobi expects a tolerance of at least 0, got {self.tolerance}")
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"Jacobi expects blocks of at least 1 place, got {self.block}")
+
+    @torch.no_grad()
+    def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
+        x, log_derivative = z, torch.zeros_like(z, dtype=log_det_dtype(z))
+        rounds, residual = 0, 0.0
+        order = order_of(conditioner, z)
+        for places in order.split(self.block or len(order)):
+            free = torch.zeros(z.shape[1:].numel(), dtype=torch.bool, device=z.device)
+            free[places.flatten()] = True
+            free = free.reshape(1, *z.shape[1:])
+            x, solved, used, change = _iterate(
+                conditioner, univariate, z, context, x, free, len(places), self.tolerance
+            )
+            log_derivative = torch.where(free, solved, log_derivative)
+            rounds, residual = rounds + used, max(residual, change)
+        return Solution(x, sum_event(log_derivative), rounds, residual)
+
+
+@dataclass(frozen=True)
+class Auto:
+    """:class:`Sequential` on a CPU if the conditioner has a stepper, else ``Jacobi(tolerance=0)``: both exact.
+
+    Off the CPU the many small products of a stepper take as long as as many passes, of which Jacobi needs fewer.
+    """
+
+    def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
+        steps = z.device.type == "cpu" and hasattr(conditioner, "stepper")
+        return (Sequential() if steps else Jacobi(tolerance=0.0))(conditioner, univariate, z, context)
+
+
+SOLVERS = {"sequential": Sequential(), "jacobi": Jacobi(), "auto": Auto()}
+"""Solvers by name, with their defaults."""
+
+
+def order_of(conditioner: nn.Module, z: Tensor) -> Tensor:
+    """Flat positions of an event of ``z`` from first to last, (steps,) or, where one step gives several, (steps, k)."""
+    if hasattr(conditioner, "positions"):
+        return conditioner.positions(tuple(z.shape[1:])).to(z.device)
+    return torch.arange(z.shape[1:].numel(), device=z.device)
+
+
+def _iterate(
+    conditioner: nn.Module,
+    univariate: Univariate,
+    z: Tensor,
+    context: Context,
+    x: Tensor,
+    free: Tensor,
+    rounds: int,
+    tolerance: float,
+) -> tuple[Tensor, Tensor, int, float]:
+    # What is not solved yet may be anything; it must not overflow, since a masked weight times infinity is NaN.
+    limit = torch.finfo(z.dtype).max ** 0.25
+    for used in range(1, rounds + 1):  # noqa: B007 returned
+        seen = x.nan_to_num(0.0, limit, -limit).clamp(-limit, limit)
+        new, log_derivative = univariate.inverse(z, conditioner(seen, context))
+        change = torch.where(free, (new - x).abs() / new.abs().clamp(min=1), 0.0)
+        x = torch.where(free, new, x)
+        largest = change.max().item() if change.numel() else 0.0
+        if largest <= tolerance:
+            break
+    return x, log_derivative, used, largest

@@ -1,0 +1,200 @@
+"""MADE: a fully connected network whose i-th output sees only what comes before i."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from waveflow.context import Context, Ragged
+from waveflow.networks.masks import MaskedLinear
+
+
+class MADE(nn.Module):
+    r"""Masked autoencoder for distribution estimation (Germain et al., 2015; arXiv:1502.03509).
+
+    ``outputs`` numbers for every feature, each a function of the features before it in ``order``. Hidden units are
+    sorted by degree (the place of the last feature they see), so that the masks are block-triangular and the network
+    can be run feature by feature at the cost of one pass: :meth:`stepper`. The last layer starts at zero.
+
+    Args:
+        features: D.
+        hidden: width of each hidden layer; with ``residual``, of each residual block, all the same.
+        outputs: P, numbers per feature (a univariate map's ``params``).
+        context: C, size of the context, added to the input of every hidden layer's activation; 0 for none.
+        order: the features from first to last, a permutation of 0 ... D-1; None for 0, 1, ..., D-1.
+        residual: whether hidden layers are pre-activation residual blocks of two layers (ResidualMADE: Nash & Durkan,
+            2019; arXiv:1904.05626).
+        activation: elementwise function.
+
+    Shape:
+        x (B, D) and context (B, C) to (B, P, D).
+
+    A width below D makes some features blind to their closest predecessors. The network is computed in float32 under
+    autocast too, since an inverse must meet the very parameters that the forward pass had.
+
+    Raises:
+        ValueError: if ``order`` is no permutation, a size is not positive, or the widths of residual blocks differ;
+            (call) for another number of features, or a context that is missing, superfluous or of another size.
+
+    Example:
+        >>> made = MADE(3, hidden=(16,), outputs=2)
+        >>> made(torch.zeros(5, 3)).shape
+        torch.Size([5, 2, 3])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] = (512, 512),
+        outputs: int = 2,
+        context: int = 0,
+        order: Sequence[int] | Tensor | None = None,
+        residual: bool = False,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ):
+        super().__init__()
+        if features < 1 or outputs < 1 or context < 0 or not hidden or min(hidden) < 1:
+            raise ValueError(
+                "MADE expects positive sizes, got "
+                f"features={features}, hidden={tuple(hidden)}, outputs={outputs}, context={context}"
+            )
+        if residual and len(set(hidden)) > 1:
+            raise ValueError(f"MADE expects residual blocks of one width, got {tuple(hidden)}")
+        order = torch.arange(features) if order is None else torch.as_tensor(order)
+        if order.is_floating_point() or not torch.equal(order.sort().values, torch.arange(features)):
+            raise ValueError(f"MADE expects an order with each of 0 ... {features - 1} once, got {order.tolist()}")
+        self.features, self.outputs, self.context = features, outputs, context
+        self.event_shape = (features,)
+        self.residual = residual
+        self.activation = activation
+        self.register_buffer("order", order)
+        widths = [hidden[0]] * (1 + 2 * len(hidden)) if residual else hidden
+        degrees = [_hidden_degrees(width, features, lowest=0 if context else 1) for width in widths]
+        self.layers = nn.ModuleList(map(MaskedLinear, [order, *degrees], degrees))
+        self.contexts = nn.ModuleList(nn.Linear(context, width, bias=False) for width in widths if context)
+        self.last = MaskedLinear(degrees[-1], order.repeat(outputs), strict=True)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        # How many units of each layer have a degree of at most 0, 1, ..., D.
+        self.counts = [[int((d <= m).sum()) for m in range(features + 1)] for d in degrees]
+        self._degrees = degrees[0], degrees[-1]
+        self.register_load_state_dict_post_hook(_mask_by_order)
+        _mask_by_order(self)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.features:
+            raise ValueError(f"MADE expects (B, {self.features}), got {tuple(x.shape)}")
+        self._check_context(context)
+        with torch.autocast(x.device.type, enabled=False):
+            x, terms = self._widen(x), self._context_terms(context)
+            stream = None
+            for k, layer in enumerate(self.layers):
+                y = layer(x)
+                if terms:
+                    y = y + terms[k]
+                if self.residual and k % 2 == 0:
+                    y = stream = y if stream is None else y + stream
+                x = self.activation(y)
+            return self.last(x).unflatten(1, (self.outputs, self.features))
+
+    def positions(self, event: tuple[int, ...]) -> Tensor:
+        """The features in the order in which a stepper meets them."""
+        return self.order
+
+    def stepper(self, batch: int, context: Tensor | None = None) -> "MADEStepper":
+        """The same function feature by feature, without gradients; all steps together cost about one pass."""
+        self._check_context(context)
+        return MADEStepper(self, batch, context)
+
+    def _widen(self, x: Tensor) -> Tensor:
+        return x.to(torch.promote_types(x.dtype, self.last.weight.dtype))
+
+    def _context_terms(self, context: Tensor | None) -> list[Tensor]:
+        return [layer(self._widen(context)) for layer in self.contexts]
+
+    def _check_context(self, context: Context) -> None:
+        if context is None and self.context:
+            raise ValueError(f"MADE expects a context of {self.context} numbers, got None")
+        if context is None:
+            return
+        got = "a padded batch" if isinstance(context, Ragged) else tuple(context.shape)
+        if not self.context:
+            raise ValueError(f"MADE expects no context, got {got}")
+        if isinstance(context, Ragged) or context.ndim != 2 or context.shape[1] != self.context:
+            raise ValueError(f"MADE expects a context (B, {self.context}), got {got}")
+
+
+def _hidden_degrees(width: int, features: int, lowest: int) -> Tensor:
+    # Degree 0 sees no feature: useful where there is a context, which also the first feature should follow.
+    lowest = min(lowest, features - 1)
+    levels = features - lowest
+    if width >= levels:
+        return lowest + torch.arange(width) * levels // width
+    return lowest + torch.arange(width) * (levels - 1) // max(width - 1, 1)
+
+
+def _mask_by_order(made: MADE, _=None) -> None:
+    place = made.order.argsort() + 1
+    first, last = (d.to(place.device) for d in made._degrees)
+    made.layers[0].set_degrees(place, first)
+    made.last.set_degrees(last, place.repeat(made.outputs))
+
+
+class MADEStepper:
+    """Runs a :class:`MADE` one feature at a time, each hidden unit once: when all that it sees is known.
+
+    Activations are kept feature by feature, (units, B), so that every product takes a block of rows of a weight and the
+    first rows of a buffer, both dense. No masks are needed: what a block must not see is not there yet.
+
+    Args:
+        made: the network; its weights are read now.
+        batch: B.
+        context: (B, C), or None.
+    """
+
+    @torch.no_grad()
+    def __init__(self, made: MADE, batch: int, context: Tensor | None = None):
+        self._made, self._known = made, 0
+        like = made.last.weight
+        with torch.autocast(like.device.type, enabled=False):
+            terms = made._context_terms(context)
+            self._biases = [layer.bias[:, None] for layer in made.layers]
+            if terms:
+                self._biases = [b + term.t() for b, term in zip(self._biases, terms, strict=True)]
+        self._weights = [made.layers[0].weight[:, made.order], *(layer.weight for layer in made.layers[1:])]
+        split = (made.outputs, made.features)
+        self._last_weight = made.last.weight.unflatten(0, split)[:, made.order].transpose(0, 1).contiguous()
+        self._last_bias = made.last.bias.unflatten(0, split)[:, made.order].t()[..., None]
+        self._buffers = [like.new_empty(n, batch) for n in (made.features, *(len(b) for b in self._biases))]
+        self._counts = [list(range(made.features + 1)), *made.counts]
+        self._advance()
+
+    @torch.no_grad()
+    def params(self) -> Tensor:
+        """Parameters of the next feature in order, (B, P)."""
+        seen = self._counts[-1][self._known]
+        with torch.autocast(self._last_bias.device.type, enabled=False):
+            weight, bias = self._last_weight[self._known, :, :seen], self._last_bias[self._known]
+            return torch.addmm(bias, weight, self._buffers[-1][:seen]).t()
+
+    @torch.no_grad()
+    def push(self, x: Tensor) -> None:
+        """Tell the next feature in order, (B,)."""
+        self._buffers[0][self._known] = x
+        self._known += 1
+        self._advance()
+
+    def _advance(self) -> None:
+        # Compute the hidden units whose degree is the number of features that are known.
+        made, degree, stream = self._made, self._known, None
+        with torch.autocast(self._last_bias.device.type, enabled=False):
+            for k, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
+                first, end = self._counts[k + 1][degree - 1] if degree else 0, self._counts[k + 1][degree]
+                if first == end:
+                    continue
+                seen = self._counts[k][degree]
+                y = torch.addmm(bias[first:end], weight[first:end, :seen], self._buffers[k][:seen])
+                if made.residual and k % 2 == 0:
+                    y = stream = y if stream is None else y + stream
+                self._buffers[k + 1][first:end] = made.activation(y)
