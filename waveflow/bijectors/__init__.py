@@ -1,5 +1,6 @@
 """Invertible maps with their log-determinants: the core of every flow."""
 
+from waveflow.bijectors.autoregressive import Autoregressive
 from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inverse, validation
 from waveflow.bijectors.coupling import Coupling
 from waveflow.bijectors.interop import FromTransform
@@ -20,6 +21,7 @@ __all__ = [
     "ActNorm",
     "Affine",
     "Alternating",
+    "Autoregressive",
     "Bijector",
     "Chain",
     "Checkerboard",
