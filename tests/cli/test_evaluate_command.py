@@ -7,7 +7,7 @@ import soundfile
 from conftest import voice
 
 from waveflow.audio.metrics import comparison, listening
-from waveflow.evaluation import MEAN_FIGURES
+from waveflow.evaluation import MEAN_FIGURES, YARDSTICKS
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def test_prints_a_table_and_json(run, checkpoint, data, tmp_path):
     printed = json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert set(MEAN_FIGURES) <= written.keys() and printed.items() <= written.items()
     assert written["clips"] == len(written["per_clip"]) == 3 and written["exact"] is True
+    assert list(written["yardsticks"]) == list(written["per_clip"][0]["yardsticks"]) == list(YARDSTICKS)
+    for name, title in YARDSTICKS.items():
+        line = next(line for line in lines if line.startswith(title))
+        assert float(line.split()[-1]) == pytest.approx(written["yardsticks"][name], abs=1e-4)
+    assert "near-silent" in said
     assert written["nats_per_sample"] < 0 < written["real_time_factor"]
 
 

@@ -10,7 +10,16 @@ from torch import nn
 
 from waveflow.audio import MelConfig
 from waveflow.errors import InputError
-from waveflow.evaluation import MEAN_FIGURES, ClipFigures, Report, Synthesizer, evaluate, mean_stoi
+from waveflow.evaluation import (
+    MEAN_FIGURES,
+    YARDSTICKS,
+    ClipFigures,
+    Report,
+    Synthesizer,
+    evaluate,
+    mean_stoi,
+    yardsticks,
+)
 
 
 def voice(pitch: float, frames: int) -> torch.Tensor:
@@ -91,6 +100,33 @@ def test_means_are_weighted_as_they_should_be():
     lines = report.table().splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[-1].split()[:4] == ["all", "2", "4.00", "2.5000"]
+
+
+def test_the_yardsticks_of_the_same_clips_stand_beside_the_model():
+    data = [clip(120, 40, "short"), clip(180, 90, "long")]
+    report = evaluate(Parrot(), data, seed=3)
+    expected = yardsticks(data, Parrot.mel_config, seed=3)
+    assert report.yardsticks() == pytest.approx(expected) and list(expected) == list(YARDSTICKS)
+    written = report.to_dict()
+    assert written["yardsticks"] == report.yardsticks()
+    first = yardsticks(data[:1], Parrot.mel_config, seed=3)
+    assert written["per_clip"][0]["yardsticks"] == pytest.approx(first)
+    lines = report.yardstick_table().splitlines()
+    assert lines[0].split()[-1] == "nats/sample"
+    assert [line.split()[-1] for line in lines[2:6]] == [f"{nats:.4f}" for nats in expected.values()]
+    assert len({len(line) for line in lines[:6]}) == 1
+
+
+def test_a_yardstick_that_a_clip_lacks_is_a_dash():
+    rest = {"synthesis_seconds": 1.0, "metrics": {}}
+    clips = [
+        ClipFigures("a", 100, 1.0, nats=1.0, yardsticks={"white": 100.0, "white_per_frame": 1.0}, **rest),
+        ClipFigures("b", 300, 3.0, nats=1.0, yardsticks={"white": 500.0}, **rest),
+    ]
+    report = Report(clips, exact=True)
+    assert report.yardsticks() == {"white": 1.5}
+    assert [line.split()[-1] for line in report.yardstick_table().splitlines()[2:6]] == ["1.5000", "-", "-", "-"]
+    json.dumps(report.to_dict(), allow_nan=False)
 
 
 def test_no_clips_are_an_error():
