@@ -50,6 +50,15 @@ def test_mala_on_a_target_whose_gradient_is_not_linear():
     assert stats.kstest(chains.pooled()[:, 0].numpy(), "gumbel_r").pvalue > 1e-2
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_gradient_outside_the_support_does_not_matter():
+    def gamma(x):
+        return torch.where(x > 0, 2 * x.sqrt().log() - x, -math.inf)[:, 0]
+
+    chains = run_chains(MALA(gamma, 1.0), torch.ones(5000, 1), 1, warmup=100, generator=seeded())
+    assert stats.kstest(chains.pooled()[:, 0].numpy(), stats.gamma(2).cdf).pvalue > 1e-2
+
+
 def test_mala_accepts_by_the_ratio_of_its_transition_densities():
     target, epsilon = torch.distributions.Gumbel(0.0, 1.0), 1.5
 

@@ -114,6 +114,13 @@ def test_a_covariance_steps_along_the_target():
     torch.testing.assert_close(moved.T.cov(), scale @ scale.T, atol=0.1, rtol=0.02)
 
 
+def test_jumps_between_other_moves_know_where_the_chain_is():
+    p, q = Normal(torch.zeros(1), 1.0), Independent(Normal(torch.ones(1), 1.5), 1)
+    moves = Cycle([RandomWalk(lambda x: p.log_prob(x)[:, 0], 2.0), Independence(lambda x: p.log_prob(x)[:, 0], q)])
+    x = run_chains(moves, torch.zeros(20_000, 1), 1, warmup=20, generator=seeded()).pooled()
+    assert is_standard(x[:, 0])
+
+
 def test_a_perfect_proposal_is_always_accepted():
     target = gaussian()
     chains = run_chains(Independence(target.log_prob, target, ahead=4), torch.zeros(50, 2), 20, generator=seeded())

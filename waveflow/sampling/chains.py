@@ -86,7 +86,7 @@ def run_chains(
     accepted = torch.zeros(len(state.x), device=state.x.device)
     invalid = torch.zeros_like(accepted)
     steps = warmup + draws * thin
-    for step in tqdm(range(steps), desc=type(kernel).__name__, disable=not progress):
+    for step in tqdm(range(steps), desc=type(kernel).__name__, disable=not progress, mininterval=1.0):
         state = kernel.step(state, generator)
         state = state._replace(step=state.step + 1)
         invalid += state.invalid

@@ -105,7 +105,7 @@ def _minimise(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     flow.train()
     losses = []
-    for step in tqdm(range(steps), desc="fit", disable=not progress):
+    for step in tqdm(range(steps), desc="fit", disable=not progress, mininterval=1.0):
         loss = objective()
         losses.append(loss.item())
         if not abs(losses[-1]) < float("inf"):

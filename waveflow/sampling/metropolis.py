@@ -164,7 +164,8 @@ class Independence(_Metropolis):
         a(s \to s') = \min\left(1, \frac{p(s') / q(s')}{p(s) / q(s)}\right)
 
     The chain jumps between modes as freely as q does, and is uniformly ergodic if p / q is bounded (Tierney, 1994;
-    with flows: Gabrie, Rotskoff & Vanden-Eijnden, 2022, arXiv:2105.12603): let q have the heavier tails.
+    with flows: Gabrie, Rotskoff & Vanden-Eijnden, 2022, arXiv:2105.12603): let q have the heavier tails, and start
+    the chains at draws of q, since one that starts where q is far smaller than p stays there for long.
 
     Args:
         log_target: log p, up to a constant.
