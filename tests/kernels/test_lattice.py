@@ -29,7 +29,23 @@ def predictor(reflection):
 
 
 # order below, at and above the block; whole and broken last blocks; one sample
-SHAPES = [(2, 5, 8, 16, 77), (2, 4, 8, 8, 30), (2, 5, 8, 4, 20), (1, 1, 3, 16, 5), (2, 3, 1, 4, 12), (1, 1, 4, 4, 1)]
+SHAPES = [
+    (2, 5, 8, 16, 77),
+    (2, 4, 8, 8, 30),
+    (2, 5, 8, 4, 20),
+    (2, 7, 10, 4, 27),
+    (1, 1, 3, 16, 5),
+    (2, 3, 1, 4, 12),
+    (1, 1, 4, 4, 1),
+]
+    (2, 5, 8, 16, 77),
+    (2, 4, 8, 8, 30),
+    (2, 5, 8, 4, 20),
+    (2, 7, 10, 4, 27),
+    (1, 1, 3, 16, 5),
+    (2, 3, 1, 4, 12),
+    (1, 1, 4, 4, 1),
+]
 
 
 @pytest.mark.parametrize(("batch", "blocks", "order", "block", "samples"), SHAPES)
@@ -70,6 +86,14 @@ def test_gradients_of_the_analysis(begun):
 
     torch.autograd.gradcheck(analysis, inputs if begun else inputs[:2])
     torch.autograd.gradgradcheck(analysis, inputs if begun else inputs[:2])
+
+
+def test_long_signals_are_synthesised_by_blocks_in_bounded_memory(monkeypatch):
+    k, v = reflections(2, 11, 5), random(2, 84)
+    whole = lattice_synthesis(v, k, 8, None, "loop")[0]
+    for at_once in (1, 6, 1024):
+        monkeypatch.setattr("waveflow.kernels.lattice._BLOCKS_AT_ONCE", at_once)
+        torch.testing.assert_close(lattice_synthesis(v, k, 8, None, "blocks")[0], whole, atol=1e-11, rtol=0)
 
 
 def test_a_steady_filter_is_the_predictor_in_direct_form():

@@ -306,6 +306,7 @@ def test_sources_that_are_no_folder(tmp_path, monkeypatch):
         (lambda: WaveGlow(memory="less", **SMALL), 'memory "store" or "invert"'),
         (lambda: WaveGlow(**{**SMALL, **WHITEN, "whiten_order": 513}), "whiten_order of 1 to 512, half the FFT.*513"),
         (lambda: WaveGlow(**{**SMALL, **WHITEN, "whiten_correction": -1}), "whiten_correction of at least 0.*-1"),
+        (lambda: WaveGlow(**{**SMALL, **WHITEN, "whiten_block": 48}), "whiten_block that divides the hop 256, got 48"),
         (lambda: waveglow().vocode(torch.zeros(1, 100, 4)), "80 bands"),
         (lambda: waveglow().vocode(torch.zeros(80, 4) - 4.5), r"mels \(B, 80, frames\), got \(80, 4\)"),
         (lambda: waveglow().vocode(torch.full((1, 80, 4), float("nan"))), "NaN"),

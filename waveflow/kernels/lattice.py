@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_BLOCKS_AT_ONCE = 1024  # with all their matrices half a GB at order 128
 METHODS = ("auto", "loop", "numba", "blocks")
 
 
@@ -101,18 +102,18 @@ def lattice_synthesis(
         from waveflow.kernels.lattice_numba import synthesise  # numba takes half a second to import
 
         return synthesise(v, reflection, state, block, start)
-    begin, skipped = [], 0
-    if method == "loop" or (start and reflection.shape[2] > block):
-        # by blocks, the lower orders of the beginning have to end within the first
-        skipped = v.shape[1] if method == "loop" else -(-reflection.shape[2] // block) * block
-        x, state = _synthesise(v[:, :skipped], reflection, block, state, start)
-        begin, start = [x], False
-    if v.shape[1] > skipped:
-        from waveflow.kernels.lattice_blocks import synthesise
+    if method == "loop":
+        x, state = _synthesise(v, reflection, block, state, start)
+        return x, state.detach()
+    from waveflow.kernels.lattice_blocks import synthesise
 
-        x, state = synthesise(v[:, skipped:], reflection[:, skipped // block :], block, state, start)
-        begin.append(x)
-    return (torch.cat(begin, 1) if len(begin) > 1 else begin[0]), state.detach()
+    pieces, early = [], -(-reflection.shape[2] // block)
+    step = max(early, _BLOCKS_AT_ONCE // max(1, v.shape[0]))
+    for first in range(0, reflection.shape[1], step):
+        part = v[:, first * block : (first + step) * block]
+        x, state = synthesise(part, reflection[:, first : first + step], block, state, start)
+        pieces, start = [*pieces, x], False
+    return torch.cat(pieces, 1), state.detach()
 
 
 def _synthesise(v: Tensor, reflection: Tensor, block: int, state: Tensor, start: bool) -> tuple[Tensor, Tensor]:

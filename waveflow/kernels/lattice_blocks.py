@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def synthesise(v: Tensor, reflection: Tensor, block: int, state: Tensor, start: bool) -> tuple[Tensor, Tensor]:
-    """See :func:`waveflow.kernels.lattice_synthesis`; ``start`` needs order <= block."""
+    """See :func:`waveflow.kernels.lattice_synthesis`."""
     batch, samples = v.shape
     blocks, order = reflection.shape[1:]
     v = F.pad(v, (0, blocks * block - samples)).reshape(batch, blocks, block, 1)
@@ -24,19 +24,34 @@ def synthesise(v: Tensor, reflection: Tensor, block: int, state: Tensor, start: 
     predictor, backward = _predictors(reflection)
     lag = torch.arange(block, device=v.device)[:, None] - torch.arange(-order, block, device=v.device)
     banded = F.pad(predictor, (0, block))[..., lag.clamp(0, order + 1)] * (lag >= 0)
+    early = min(-(-order // block), blocks) if start else 0
+    if early:
+        banded = torch.cat([_growing(predictor[:, :early], backward[:, :early], lag), banded[:, early:]], 1)
     history, analysis = banded[..., :order].flip(-1), banded[..., order:]
-    if start:
-        rows = F.pad(backward[:, :1], (0, block - order))
-        first = torch.cat([rows, analysis[:, :1, order:]], 2)
-        analysis = torch.cat([first, analysis[:, 1:]], 1)
     unwhiten = torch.linalg.solve_triangular(backward, torch.eye(order, dtype=v.dtype, device=v.device), upper=False)
     response = torch.linalg.solve_triangular(analysis, torch.cat([v, -history @ unwhiten], -1), upper=False)
     past = torch.cat([response.flip(-2), F.pad(unwhiten, (1, 0))], -2)[..., :order, :]
-    u, transition = (backward @ past).split([1, order], -1)
+    after = backward @ past
+    if early:
+        end = torch.arange(1, early + 1, device=v.device)[:, None, None] * block
+        known = torch.arange(order, device=v.device)[:, None] < end
+        after = torch.cat([after[:, :early] * known, after[:, early:]], 1)
+    u, transition = after.split([1, order], -1)
 
     before, after = _scan(transition, u, state[:, :, None])
     x = response[..., :1] + response[..., 1:] @ before
     return x.flatten(1)[:, :samples], after[..., 0]
+
+
+def _growing(predictor: Tensor, backward: Tensor, lag: Tensor) -> Tensor:
+    """The rows of a signal's first blocks: sample t is predicted by order t, as long as that is less than P."""
+    blocks, order = backward.shape[1:3]
+    m, j = torch.arange(order, device=lag.device)[:, None], torch.arange(order, device=lag.device)
+    lower = backward.gather(3, (m - j).clamp_min(0).expand_as(backward)) * (m >= j)
+    forward = torch.cat([F.pad(lower, (0, 1)), predictor[:, :, None]], 2)
+    time = torch.arange(blocks * len(lag), device=lag.device).clamp_max(order).reshape(blocks, len(lag))
+    rows = F.pad(forward, (0, len(lag)))[:, torch.arange(blocks, device=lag.device)[:, None], time]
+    return rows.gather(3, lag.clamp(0, order + 1).expand(*rows.shape[:3], -1)) * (lag >= 0)
 
 
 def _predictors(reflection: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """WaveGlow: a flow vocoder (Prenger, Valle & Catanzaro, 2018; arXiv:1811.00002)."""
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
@@ -33,7 +32,7 @@ _CHOICES = {"upsampler": ("transposed", "linear"), "memory": ("store", "invert")
 
 
 # Order 128 reaches back over a period of most voices. After short trainings temperatures below 1 only lose level.
-_WHITENED = {"whiten": True, "whiten_order": 128, "whiten_correction": 64, "temperature": 1.0}
+_WHITENED = {"whiten": True, "whiten_order": 128, "whiten_block": 32, "whiten_correction": 64, "temperature": 1.0}
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class WaveGlowConfig:
             checkpoints of 2018).
         whiten: model the residual of a :class:`~waveflow.bijectors.LinearPrediction` instead of the waveform.
         whiten_order: order of that prediction.
+        whiten_block: samples for which one of its filters holds; divides the hop length.
         whiten_correction: channels of the network that corrects its envelope; 0 for none.
         memory: ``"store"`` or ``"invert"``, see ``Chain``.
         temperature: default standard deviation of the latent in synthesis.
@@ -81,6 +81,7 @@ class WaveGlowConfig:
     alternate: bool = False
     whiten: bool = False
     whiten_order: int = 32
+    whiten_block: int = 64
     whiten_correction: int = 0
     memory: Literal["store", "invert"] = "store"
     temperature: float = 0.6
@@ -105,6 +106,10 @@ class WaveGlowConfig:
             if getattr(self, name) not in choices:
                 expected = " or ".join(f'"{choice}"' for choice in choices)
                 raise InputError(f"WaveGlow expects {name} {expected}, got {getattr(self, name)!r}")
+        if self.whiten and (self.whiten_block < 1 or self.mel.hop_length % self.whiten_block):
+            raise InputError(
+                f"WaveGlow expects a whiten_block that divides the hop {self.mel.hop_length}, got {self.whiten_block}"
+            )
         if self.whiten and not (1 <= self.whiten_order <= self.mel.n_fft // 2 and self.whiten_correction >= 0):
             raise InputError(
                 f"WaveGlow expects a whiten_order of 1 to {self.mel.n_fft // 2}, half the FFT, and a whiten_correction "
@@ -190,6 +195,8 @@ class WaveGlow(PretrainedModel):
             "scale": "tanh_exp",
             "actnorm": True,
             **_WHITENED,
+            "whiten_order": 32,
+            "whiten_block": 64,
         },
     }
     config: WaveGlowConfig
@@ -226,8 +233,8 @@ class WaveGlow(PretrainedModel):
         multi_scale = MultiScale(levels, [c.early_channels] * (c.levels - 1))
         bijector = Chain([Squeeze(c.group, dims=1), Conditioned(encoder, multi_scale)])
         if c.whiten:
-            block = math.gcd(c.mel.hop_length, 64)
-            bijector = Chain([LinearPrediction(c.mel, c.whiten_order, block, c.whiten_correction), bijector])
+            whitening = LinearPrediction(c.mel, c.whiten_order, c.whiten_block, c.whiten_correction)
+            bijector = Chain([whitening, bijector])
         self.flow = Flow(StandardNormal(), bijector, self._event_shape)
 
     @property
