@@ -1,0 +1,34 @@
+"""What the pages in docs/ say is run, and what they point to is there."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_hold(page, monkeypatch):
+    """The blocks of a page are one session, run from the root of the repository."""
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    session = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
+    assert session.examples
+    report = []
+    doctest.DocTestRunner().run(session, out=report.append)
+    assert not report, "".join(report)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_are_there(page):
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert targets
+    for target in targets:
+        path = page.parent / target
+        assert path.exists(), target
+        if path.suffix == ".png":
+            assert path.stat().st_size < 200_000 and imread(path).std() > 0.05
