@@ -84,7 +84,7 @@ def test_is_smooth_across_the_ends_of_the_circle():
     params = 2 * random(1, spline.params, 1).expand(-1, -1, 2)
     z, log_derivative = spline(torch.pi * torch.tensor([[1 - 1e-9, -1 + 1e-9]], dtype=torch.float64), params)
     torch.testing.assert_close(z[:, 0] - z[:, 1], torch.tensor([2 * torch.pi], dtype=torch.float64), atol=1e-5, rtol=0)
-    torch.testing.assert_close(log_derivative[:, 0], log_derivative[:, 1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(log_derivative[:, 0], log_derivative[:, 1], atol=1e-5, rtol=0)
     turned, _ = spline(torch.tensor([[0.3, 0.3 + 6 * torch.pi]], dtype=torch.float64), params)
     torch.testing.assert_close(turned[:, 1] - turned[:, 0], torch.tensor([6 * torch.pi], dtype=torch.float64))
 

@@ -66,7 +66,7 @@ class MixtureOfLogisticsCDF(Univariate):
         params = params.to(log_det_dtype(x))
         k, bounded = self.components, LOG_SCALES["tanh_exp"]
         logits, means, raw_scales = params[:, : 3 * k].split(k, 1)
-        places = torch.linspace(-1, 1, k, dtype=params.dtype, device=params.device) if k > 1 else params.new_zeros(1)
+        places = (2 * torch.arange(k, dtype=params.dtype, device=params.device) + 1) / k - 1
         means = means + places.reshape(-1, *[1] * (params.ndim - 2))
         return (logits.log_softmax(1), means, bounded(raw_scales)), params[:, 3 * k], bounded(params[:, 3 * k + 1])
 

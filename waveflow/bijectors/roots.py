@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_ROUNDS = {torch.float32: 32, torch.float64: 64}
+_ROUNDS = {torch.float32: 24, torch.float64: 48}
 
 Increasing = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -52,7 +52,7 @@ class RationalQuadraticSpline(Univariate):
         bound: float = 5.0,
         circular: bool = False,
         min_bin: float = 0.01,
-        max_ratio: float = 20.0,
+        max_ratio: float = 100.0,
     ):
         super().__init__()
         if bins < 2 or bound <= 0 or not 0 < min_bin < 1 or max_ratio <= 1:
