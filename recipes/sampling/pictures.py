@@ -19,10 +19,10 @@ def draw_planes(path: Path, rows: list[Row], log_target: Callable[[Tensor], Tens
     """The draws of each sampler in the plane, over the contours of the target."""
 
     def panel(axis: Axes, row: Row) -> None:
-        axes = torch.linspace(-reach, reach, 200)
-        grid = torch.stack(torch.meshgrid(axes, axes, indexing="xy"), -1)
-        density = log_target(grid.flatten(0, 1)).exp().reshape(200, 200)
-        axis.contour(axes.numpy(), axes.numpy(), density.numpy(), levels=6, colors="0.6", linewidths=0.6)
+        line = torch.linspace(-reach, reach, 200)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
+        density = log_target(grid.flatten(0, 1)).exp().reshape(200, 200).numpy()
+        axis.contour(line.numpy(), line.numpy(), density, levels=6, colors="tab:orange", linewidths=0.8, zorder=3)
         points = row.samples.flatten(0, 1)
         points = points[torch.linspace(0, len(points) - 1, min(4000, len(points))).long()].numpy()
         axis.plot(points[:, 0], points[:, 1], ".", markersize=1.2, color="tab:blue", rasterized=True)
@@ -52,11 +52,11 @@ def _write(path: Path, rows: list[Row], panel: Callable, columns: int, size: tup
     height = -(-len(rows) // columns)
     figure = Figure(figsize=(columns * size[0], height * size[1]), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(height, columns, squeeze=False).flat
+    axes = figure.subplots(height, columns, squeeze=False).flatten()
     for axis, row in zip(axes, rows, strict=False):
         panel(axis, row)
         axis.set_title(row.method, fontsize="medium", loc="left")
-    for axis in list(axes)[len(rows) :]:
+    for axis in axes[len(rows) :]:
         axis.set_axis_off()
     buffer = io.BytesIO()
     canvas.print_png(buffer, metadata={"Software": None})

@@ -81,6 +81,17 @@ def test_a_cycle_of_different_moves_keeps_the_target():
     assert x.mean(0).abs().max() < 0.03 and (x.var(0) - 1).abs().max() < 0.04
 
 
+def test_a_cycle_knows_the_density_where_it_is():
+    chains = run_chains(Cycle([KERNELS["gibbs"](), KERNELS["walk"]()]), torch.zeros(50, 2), 5, generator=seeded())
+    torch.testing.assert_close(chains.log_prob, -0.5 * chains.samples.square().sum(-1))
+
+
+def test_a_cycle_reports_the_share_accepted_over_its_moves():
+    never = RandomWalk(lambda x: torch.where(x[:, 0] == 0, 0.0, -math.inf), 1.0)
+    chains = run_chains(Cycle([never, never, KERNELS["gibbs"]()]), torch.zeros(5, 2), 1, generator=seeded())
+    torch.testing.assert_close(chains.acceptance, torch.full((5,), 1 / 3))
+
+
 def test_a_cycle_draws_ahead_as_well():
     calls = []
 

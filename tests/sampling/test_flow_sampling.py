@@ -124,6 +124,14 @@ def test_a_linear_flow_fits_samples():
     is_the_gaussian(flow)
 
 
+def test_the_learning_rate_falls_along_a_half_cosine():
+    flow = Flow(StandardNormal(), Elementwise(Affine(), (2,)), (2,))
+    fit_by_reverse_kl(flow, lambda x: 1000 * x.sum(1), 20, 256, 1e-3, seeded())
+    # A gradient that never changes makes each step of Adam as long as the learning rate, whose mean is a half.
+    expected = -1e-3 * sum((1 + math.cos(math.pi * t / 20)) / 2 for t in range(20))
+    torch.testing.assert_close(flow.bijector.raw[0], torch.full((2,), expected), rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

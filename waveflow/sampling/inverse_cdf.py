@@ -101,7 +101,6 @@ def sample_categorical(
         raise InputError("sample_categorical expects at least one positive weight in each row")
     total = cumulative[..., -1]
     u = torch.rand((*shape, *total.shape), generator=generator, dtype=torch.float64, device=weights.device)
-    # The product may round up to the total itself, behind the last weight.
-    level = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    level = level.reshape(-1, *total.shape).movedim(0, -1).contiguous()
+    # u <= 1 - 2^-53, so that the product is below the total after rounding, too: never behind the last weight.
+    level = (u * total).reshape(-1, *total.shape).movedim(0, -1).contiguous()
     return torch.searchsorted(cumulative, level, right=True).movedim(-1, 0).reshape(u.shape)
