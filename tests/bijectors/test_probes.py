@@ -6,7 +6,9 @@ import pytest
 import torch
 from registry_vectors import BIJECTORS
 
-from waveflow.bijectors import Inverse
+from waveflow.bijectors import Bijector, Elementwise, Inverse, Univariate
+from waveflow.distributions import Flow, StandardNormal
+from waveflow.errors import InputError
 
 
 def make(name):
@@ -89,3 +91,29 @@ def test_far_away_all_is_finite(name, direction):
         (value.sum() + log_det.sum()).backward()
         gradients = [point.grad, *(p.grad for p in bijector.parameters())]
         assert all(t.isfinite().all() for t in (value, log_det, *gradients))
+
+
+class _DensityOnly(Bijector):
+    def forward(self, x, context=None):
+        return x, x.new_zeros(len(x))
+
+
+class _Square(Univariate):
+    params = 0
+
+    def forward(self, x, params):
+        return x.square(), (2 * x).abs().log()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: _DensityOnly().inverse(x), "_DensityOnly has no inverse"),
+        (lambda x: Inverse(_DensityOnly())(x), "_DensityOnly has no inverse"),
+        (lambda x: Elementwise(_Square(), (3,)).inverse(x), "_Square has no inverse"),
+        (lambda x: Flow(StandardNormal(), _DensityOnly(), (3,)).sample((2,)), "_DensityOnly has no inverse"),
+    ],
+)
+def test_a_direction_that_is_missing_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call(torch.zeros(2, 3))

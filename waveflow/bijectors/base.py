@@ -10,6 +10,7 @@ from torch.distributions import Transform
 
 from waveflow.bijectors.reversible import run_reversibly
 from waveflow.context import Context, Ragged
+from waveflow.errors import InputError
 
 _validating = False
 
@@ -60,7 +61,8 @@ class Bijector(nn.Module):
 
     Raises:
         ValueError: (both methods) if the input is not floating, has no batch dimension, is of another shape than
-            expected, lacks the context, or comes with a context of another batch size.
+            expected, lacks the context, or comes with a context of another batch size; if the map has no such
+            direction.
         FloatingPointError: (both methods) within ``validation()``, if a result is not finite.
     """
 
@@ -75,10 +77,10 @@ class Bijector(nn.Module):
                 setattr(cls, name, _checked(cls.__dict__[name], inverse=name == "inverse"))
 
     def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise InputError(f"{type(self).__name__} has no forward direction: it can only sample")
 
     def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError(f"{type(self).__name__} has no inverse")
+        raise InputError(f"{type(self).__name__} has no inverse: it gives densities but no samples")
 
     def output_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Event shape of z for events of shape ``event``."""

@@ -83,9 +83,7 @@ class RationalQuadraticSpline(Univariate):
         # Clamped before anything else: what lies outside must not reach a formula whose gradient it could spoil.
         clamped = (t - turns).clamp(-bound, bound)
 
-        left, size, slopes = self._bin(clamped, params, inverse)
-        (x, z), (w, h) = left.unbind(1), size.unbind(1)
-        d, d_next = slopes.unbind(1)
+        x, z, w, h, d, d_next = self._bin(clamped, params, inverse)
         s = h / w
         if inverse:
             eta = ((clamped - z) / h).clamp(0, 1)
@@ -106,29 +104,35 @@ class RationalQuadraticSpline(Univariate):
         inside = clamped == t
         return torch.where(inside, value, t).to(given.dtype), torch.where(inside, log_derivative, 0.0)
 
-    def _bin(self, t: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The bin of each t: its lower left corner, its size, the slopes at its ends, each (B, 2, *event)."""
+    def _bin(self, t: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, ...]:
+        """The bin of each t: its lower left corner (x, z), its width and height, the slopes at its ends."""
         bins, bound = self.bins, self.bound
-        parts = params[:, : 2 * bins].unflatten(1, (2, bins)).softmax(2)
-        ends = parts.cumsum(2)
+        raw_sizes, raw_slopes = params.split([2 * bins, self.params - 2 * bins], 1)
+        parts = raw_sizes.unflatten(1, (2, bins)).softmax(2)
         uniform, free = 2 * bound * self.min_bin / bins, 2 * bound * (1 - self.min_bin)
-        grid = torch.arange(1, bins, dtype=t.dtype, device=t.device).reshape(-1, *[1] * (t.ndim - 1))
-        inner_knots = torch.add(uniform * grid - bound, ends.detach()[:, int(inverse), :-1], alpha=free)
-        k = (t.detach().unsqueeze(1) >= inner_knots).sum(1, keepdim=True)
 
-        at = k.unsqueeze(1).expand(-1, 2, *[-1] * t.ndim)
-        around = torch.cat([(at - 1).remainder(bins), at, (at + 1).remainder(bins)], 2)
-        sizes = uniform + free * parts.gather(2, around)
-        left = free * ends.gather(2, at).squeeze(2) + (uniform * (k + 1).to(t.dtype) - bound) - sizes[:, :, 1]
+        numbers = torch.arange(1, bins + 1, dtype=t.dtype, device=t.device).reshape(-1, *[1] * (t.ndim - 1))
+        ends = torch.where(numbers < bins, uniform * numbers - bound, torch.inf)
+        ends = torch.add(ends, parts.detach()[:, int(inverse)].cumsum(1), alpha=free)
+        passed = t.detach().unsqueeze(1) >= ends
+        k = passed.sum(1, keepdim=True)
 
+        around = torch.cat([k - 1, k, k + 1], 1)
+        there = around.remainder(bins) if self.circular else around.clamp(0, bins - 1)
+        sizes = uniform + free * parts.gather(2, there.unsqueeze(1).expand(-1, 2, *[-1] * t.ndim))
         widths, heights = sizes.unbind(1)
-        steepness = heights / widths
-        before, after = steepness[:, :-1], steepness[:, 1:]
-        mean = 2 * before * after / (before + after)
-        knots = torch.cat([k, (k + 1).remainder(bins)], 1) if self.circular else torch.cat([k - 1, k], 1)
-        raw = params[:, 2 * bins :].gather(1, knots.clamp(0, self.params - 2 * bins - 1))
+        # A masked sum: the gradient of a cumulative sum costs three passes more.
+        before = (parts * passed.unsqueeze(1).to(t.dtype)).sum(2)
+        x, z = (free * before + (uniform * k.to(t.dtype) - bound)).unbind(1)
+
+        s_before, s, s_after = (heights / widths).unbind(1)
+        means = torch.stack([s_before * s / (s_before + s), s * s_after / (s + s_after)], 1) * 2
+        if self.circular:
+            raw = raw_slopes.gather(1, there[:, 1:])
+        else:
+            raw = raw_slopes.gather(1, around[:, :2].clamp(0, bins - 2))
         limit = math.log(self.max_ratio)
-        slopes = mean * (limit * torch.tanh(raw / limit)).exp()
+        slopes = means * (limit * torch.tanh(raw / limit)).exp()
         if not self.circular:
-            slopes = torch.where((knots < 0) | (knots == bins - 1), 1.0, slopes)
-        return left, sizes[:, :, 1], slopes
+            slopes = torch.where((around[:, :2] < 0) | (around[:, :2] == bins - 1), 1.0, slopes)
+        return x, z, widths[:, 1], heights[:, 1], *slopes.unbind(1)

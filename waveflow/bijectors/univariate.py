@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from waveflow.bijectors.base import Bijector, log_det_dtype, sum_event
 from waveflow.context import Context
+from waveflow.errors import InputError
 
 _BOUND = 5.0
 
@@ -44,10 +45,10 @@ class Univariate(nn.Module):
     constant_log_det: bool = False  # whether it depends on nothing
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        raise InputError(f"{type(self).__name__} has no forward direction: it can only sample")
 
     def inverse(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        raise InputError(f"{type(self).__name__} has no inverse: it gives densities but no samples")
 
 
 def _unpack(x: Tensor, params: Tensor) -> tuple[Tensor, ...]:
