@@ -22,7 +22,7 @@ from waveflow.sampling import MALA, Cycle, Independence, LatentTarget, RandomWal
 
 @dataclass(frozen=True)
 class Arguments:
-    """Compare samplers of a posterior in 31 dimensions; a minute or two on one CPU core.
+    """Compare samplers of a posterior in 31 dimensions; a minute on one CPU core.
 
     Args:
         chains: Chains side by side.

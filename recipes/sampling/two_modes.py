@@ -19,7 +19,7 @@ from waveflow.sampling import MALA, Cycle, Independence, LatentTarget, RandomWal
 
 @dataclass(frozen=True)
 class Arguments:
-    """Compare samplers on a two-mode energy in 2-D; a minute on one CPU core.
+    """Compare samplers on a two-mode energy in 2-D; half a minute on one CPU core.
 
     Args:
         chains: Chains side by side.
