@@ -39,8 +39,9 @@ class Sequential:
     """Place by place with the conditioner's stepper: exact, and for a MADE at the cost of about one pass.
 
     Args:
-        polish: rounds of :class:`Jacobi` at the end. They take the parameters from the very products that the
-            forward direction uses, and so undo what the stepper's other order of summation has cost.
+        polish: rounds of x <- x + (z - univariate(x)) / univariate'(x) at the end, each a pass of the network, which
+            bring x to where the forward direction, with its rounding, gives z. Two rounds about halve the typical
+            error in float32; more cannot be had, since z is rounded too.
 
     Raises:
         ValueError: for a negative ``polish``.
@@ -54,22 +55,23 @@ class Sequential:
 
     @torch.no_grad()
     def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
+        order = order_of(conditioner, z)
+        values, log_derivatives = [], []
         stepper = conditioner.stepper(z.shape[0], context)
-        rows = z.flatten(1).t().contiguous()  # place by place in memory
-        x, log_det = torch.empty_like(rows), torch.zeros(len(z), dtype=log_det_dtype(z), device=z.device)
-        for place in order_of(conditioner, z).tolist():
-            value, log_derivative = univariate.inverse(rows[place].movedim(-1, 0), stepper.params())
+        for row in z.flatten(1).t()[order].unbind():  # (B,) or (k, B)
+            value, log_derivative = univariate.inverse(row.t(), stepper.params())
             stepper.push(value)
-            x[place] = value.movedim(0, -1)
-            log_det += log_derivative if log_derivative.ndim == 1 else log_derivative.sum(1)
-        x = x.t().reshape(z.shape)
+            values.append(value.t())
+            log_derivatives.append(log_derivative)
+        x = torch.empty_like(z, memory_format=torch.contiguous_format)
+        x.flatten(1)[:, order.flatten()] = torch.stack(values).flatten(0, -2).t()
+        log_det = sum_event(torch.stack(log_derivatives, 1))
         if not self.polish:
             return Solution(x, log_det, 0, float("nan"))
-        everywhere = torch.ones_like(z[:1], dtype=torch.bool)
-        x, log_derivative, rounds, change = _iterate(
-            conditioner, univariate, z, context, x, everywhere, self.polish, tolerance=0.0
-        )
-        return Solution(x, sum_event(log_derivative), rounds, change)
+        for _ in range(self.polish):
+            seen, log_derivative = univariate(x, conditioner(x, context))
+            before, x = x, x + (z - seen) * (-log_derivative).exp().to(x.dtype)
+        return Solution(x, -sum_event(log_derivative), self.polish, _change(x, before).max().item() if len(x) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Jacobi:
     @torch.no_grad()
     def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
         x, log_derivative = z, torch.zeros_like(z, dtype=log_det_dtype(z))
-        rounds, residual = 0, 0.0
+        rounds, changes = 0, [0.0]
         order = order_of(conditioner, z)
         for places in order.split(self.block or len(order)):
             free = torch.zeros(z.shape[1:].numel(), dtype=torch.bool, device=z.device)
@@ -110,8 +112,8 @@ class Jacobi:
                 conditioner, univariate, z, context, x, free, len(places), self.tolerance
             )
             log_derivative = torch.where(free, solved, log_derivative)
-            rounds, residual = rounds + used, max(residual, change)
-        return Solution(x, sum_event(log_derivative), rounds, residual)
+            rounds, changes = rounds + used, [*changes, change]
+        return Solution(x, sum_event(log_derivative), rounds, torch.tensor(changes).max().item())  # NaN if any is
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,13 @@ def _iterate(
     for used in range(1, rounds + 1):  # noqa: B007 returned
         seen = x.nan_to_num(0.0, limit, -limit).clamp(-limit, limit)
         new, log_derivative = univariate.inverse(z, conditioner(seen, context))
-        change = torch.where(free, (new - x).abs() / new.abs().clamp(min=1), 0.0)
+        change = torch.where(free, _change(new, x), 0.0)
         x = torch.where(free, new, x)
         largest = change.max().item() if change.numel() else 0.0
         if largest <= tolerance:
             break
     return x, log_derivative, used, largest
+
+
+def _change(new: Tensor, old: Tensor) -> Tensor:
+    return (new - old).abs() / new.abs().clamp(min=1)

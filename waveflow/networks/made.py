@@ -1,6 +1,7 @@
 """MADE: a fully connected network whose i-th output sees only what comes before i."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +77,7 @@ class MADE(nn.Module):
         self.last = MaskedLinear(degrees[-1], order.repeat(outputs), strict=True)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        # How many units of each layer have a degree of at most 0, 1, ..., D.
-        self.counts = [[int((d <= m).sum()) for m in range(features + 1)] for d in degrees]
+        self.schedule = _schedule(features, outputs, degrees)
         self._degrees = degrees[0], degrees[-1]
         self.register_load_state_dict_post_hook(_mask_by_order)
         _mask_by_order(self)
@@ -141,11 +141,39 @@ def _mask_by_order(made: MADE, _=None) -> None:
     made.last.set_degrees(last, place.repeat(made.outputs))
 
 
+_GROUP = 6  # features whose units are brought up to date together
+
+_Gather = list[tuple[slice, slice]]  # for each layer: rows, columns of its weight
+_Advance = list[tuple[int, slice, slice, slice]]  # layer, rows, the same rows within the group, columns
+
+
+def _schedule(features: int, outputs: int, degrees: list[Tensor]) -> list[tuple[_Gather | None, _Advance]]:
+    """What a stepper multiplies when 0, 1, ..., D - 1 features are known."""
+    # ends[k][n + 1]: how many rows of the input of layer k, or at last of the output, follow from n features.
+    hidden = [[0, *torch.searchsorted(d, torch.arange(features), right=True).tolist()] for d in degrees]
+    ends = [[0, *range(features)], *hidden, [outputs * n for n in range(features + 1)]]
+    schedule = []
+    for n in range(features):
+        start = n - n % _GROUP
+        stop = min(start + _GROUP, features)
+        gather, advance = [], []
+        for k, (ins, outs) in enumerate(pairwise(ends)):
+            gather.append((slice(outs[start], outs[stop]), slice(ins[start])))
+            rows = slice(outs[n], outs[n + 1])
+            if outs[n] < outs[n + 1]:
+                within = slice(rows.start - outs[start], rows.stop - outs[start])
+                advance.append((k, rows, within, slice(ins[start], ins[n + 1])))
+        schedule.append((gather if n == start else None, advance))
+    return schedule
+
+
 class MADEStepper:
     """Runs a :class:`MADE` one feature at a time, each hidden unit once: when all that it sees is known.
 
-    Activations are kept feature by feature, (units, B), so that every product takes a block of rows of a weight and the
-    first rows of a buffer, both dense. No masks are needed: what a block must not see is not there yet.
+    Activations are kept feature by feature, (units, B), so that every product takes a block of a weight and some rows
+    of a buffer, all dense. No masks are needed: what a unit must not see is not there yet. Before each group of
+    features one large product per layer gathers what the group's units see of all groups before; the rest is added by
+    small products when it is known.
 
     Args:
         made: the network; its weights are read now.
@@ -153,48 +181,56 @@ class MADEStepper:
         context: (B, C), or None.
     """
 
-    @torch.no_grad()
     def __init__(self, made: MADE, batch: int, context: Tensor | None = None):
         self._made, self._known = made, 0
-        like = made.last.weight
-        with torch.autocast(like.device.type, enabled=False):
-            terms = made._context_terms(context)
-            self._biases = [layer.bias[:, None] for layer in made.layers]
-            if terms:
-                self._biases = [b + term.t() for b, term in zip(self._biases, terms, strict=True)]
-        self._weights = [made.layers[0].weight[:, made.order], *(layer.weight for layer in made.layers[1:])]
-        split = (made.outputs, made.features)
-        self._last_weight = made.last.weight.unflatten(0, split)[:, made.order].transpose(0, 1).contiguous()
-        self._last_bias = made.last.bias.unflatten(0, split)[:, made.order].t()[..., None]
-        self._buffers = [like.new_empty(n, batch) for n in (made.features, *(len(b) for b in self._biases))]
-        self._counts = [list(range(made.features + 1)), *made.counts]
-        self._advance()
+        with torch.no_grad(), torch.autocast(made.order.device.type, enabled=False):
+            last = [
+                t.unflatten(0, (made.outputs, made.features))[:, made.order].transpose(0, 1).flatten(0, 1)
+                for t in made.last.parameters()
+            ]
+            self._weights = [
+                made.layers[0].weight[:, made.order],
+                *(w.weight.detach() for w in made.layers[1:]),
+                last[0],
+            ]
+            self._biases = [b[:, None] for b in (*(layer.bias.detach() for layer in made.layers), last[1])]
+            for k, term in enumerate(made._context_terms(context)):
+                self._biases[k] = self._biases[k] + term.t()
+            self._buffers = [last[0].new_empty(weight.shape[1], batch) for weight in self._weights]
+            self._advance()
 
-    @torch.no_grad()
     def params(self) -> Tensor:
         """Parameters of the next feature in order, (B, P)."""
-        seen = self._counts[-1][self._known]
-        with torch.autocast(self._last_bias.device.type, enabled=False):
-            weight, bias = self._last_weight[self._known, :, :seen], self._last_bias[self._known]
-            return torch.addmm(bias, weight, self._buffers[-1][:seen]).t()
+        return self._params
 
-    @torch.no_grad()
     def push(self, x: Tensor) -> None:
         """Tell the next feature in order, (B,)."""
-        self._buffers[0][self._known] = x
+        self._buffers[0][self._known] = x.detach()
         self._known += 1
-        self._advance()
+        if self._known == self._made.features:
+            return
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                self._advance()
+        else:  # not even a context is entered, at a price that so small steps would feel
+            self._advance()
 
     def _advance(self) -> None:
-        # Compute the hidden units whose degree is the number of features that are known.
-        made, degree, stream = self._made, self._known, None
-        with torch.autocast(self._last_bias.device.type, enabled=False):
-            for k, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-                first, end = self._counts[k + 1][degree - 1] if degree else 0, self._counts[k + 1][degree]
-                if first == end:
-                    continue
-                seen = self._counts[k][degree]
-                y = torch.addmm(bias[first:end], weight[first:end, :seen], self._buffers[k][:seen])
-                if made.residual and k % 2 == 0:
-                    y = stream = y if stream is None else y + stream
-                self._buffers[k + 1][first:end] = made.activation(y)
+        # Compute all that follows from the features known and from no fewer.
+        gather, advance = self._made.schedule[self._known]
+        if gather:
+            self._gathered = [
+                torch.addmm(bias[rows], weight[rows, columns], buffer[columns]) if columns.stop else bias[rows]
+                for (rows, columns), weight, bias, buffer in zip(
+                    gather, self._weights, self._biases, self._buffers, strict=True
+                )
+            ]
+        stream = None
+        for k, rows, within, columns in advance:
+            y = torch.addmm(self._gathered[k][within], self._weights[k][rows, columns], self._buffers[k][columns])
+            if k + 1 == len(self._buffers):
+                self._params = y.t()
+                return
+            if self._made.residual and k % 2 == 0:
+                y = stream = y if stream is None else y + stream
+            self._buffers[k + 1][rows] = self._made.activation(y)
