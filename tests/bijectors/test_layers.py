@@ -99,6 +99,7 @@ def test_scale_maps():
         "exp": raw,
         "sigmoid": torch.sigmoid(raw.double() + 2).log().float(),
         "tanh_exp": 5 * torch.tanh(raw / 5),
+        "gentle": 2 * torch.tanh(raw / 2),
     }.items():
         params = torch.stack([torch.zeros(3), raw])[None]
         torch.testing.assert_close(Affine(name)(x, params)[1][0], expected)

@@ -8,11 +8,13 @@ from waveflow.bijectors.base import Bijector, log_det_dtype, sum_event
 from waveflow.context import Context
 from waveflow.errors import InputError
 
-_BOUND = 5.0
-
 
 def _tanh_exp(raw: Tensor) -> Tensor:
-    return _BOUND * torch.tanh(raw / _BOUND)
+    return 5.0 * torch.tanh(raw / 5.0)
+
+
+def _gentle(raw: Tensor) -> Tensor:
+    return 2.0 * torch.tanh(raw / 2.0)
 
 
 def _sigmoid(raw: Tensor) -> Tensor:
@@ -23,11 +25,12 @@ def _exp(raw: Tensor) -> Tensor:
     return raw
 
 
-LOG_SCALES = {"tanh_exp": _tanh_exp, "sigmoid": _sigmoid, "exp": _exp}
+LOG_SCALES = {"tanh_exp": _tanh_exp, "gentle": _gentle, "sigmoid": _sigmoid, "exp": _exp}
 """Raw parameter -> log of a scale, by name.
 
-``tanh_exp``: within [-5, 5], the identity near 0. ``sigmoid``: log sigmoid(raw + 2), at most 0 (Glow). ``exp``: the raw
-value itself, unbounded (the papers' WaveGlow, WaveFlow and ClariNet, and imported weights).
+``tanh_exp``: within [-5, 5], the identity near 0. ``gentle``: the same within [-2, 2], for stacks of vectors whose
+inverse is to hold in float32 even where their networks have grown. ``sigmoid``: log sigmoid(raw + 2), at most 0
+(Glow). ``exp``: the raw value itself, unbounded (the papers' WaveGlow, WaveFlow and ClariNet, and imported weights).
 """
 
 
