@@ -50,3 +50,19 @@ def test_derivatives_leave_the_value_as_it_is():
     c = torch.tensor([2.0, 3.0], requires_grad=True)
     root = torch.tensor([1.41421, 1.73205])
     assert torch.equal(with_implicit_gradients(lambda t: (t * t - c) / (2 * root), root), root)
+
+
+def test_never_looks_outside_the_bounds():
+    visited = []
+
+    def ledge(t):
+        """Rises by slope 1 to (0.88, -0.02), hardly any more to (0.99, -0.009), then steeply."""
+        visited.append(t)
+        value = torch.minimum(t - 0.9, 0.1 * t - 0.108)
+        steep = t > 0.99
+        return torch.where(steep, 10 * t - 9.909, value), torch.where(steep, 10.0, torch.where(t > 0.88, 0.1, 1.0))
+
+    with torch.no_grad():
+        found = increasing_root(ledge, torch.zeros(1), torch.ones(1))
+    torch.testing.assert_close(found, torch.tensor([0.9909]))
+    assert 0 <= min(visited) and max(visited) <= 1
