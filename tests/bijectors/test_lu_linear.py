@@ -6,16 +6,17 @@ from waveflow.bijectors import LULinear
 
 
 def test_is_a_matrix_and_its_log_det():
-    layer = LULinear(5, generator=torch.Generator().manual_seed(1)).double()
+    layer = LULinear(7, generator=torch.Generator().manual_seed(1)).double()
+    assert not torch.equal(layer.order, layer.order.argsort())
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_(generator=torch.Generator().manual_seed(2))
-        offset = layer(torch.zeros(1, 5, dtype=torch.float64))[0]
-        matrix = (layer(torch.eye(5, dtype=torch.float64))[0] - offset).T
-        x = torch.randn(7, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        offset = layer(torch.zeros(1, 7, dtype=torch.float64))[0]
+        matrix = (layer(torch.eye(7, dtype=torch.float64))[0] - offset).T
+        x = torch.randn(9, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         z, log_det = layer(x)
         torch.testing.assert_close(z, x @ matrix.T + layer.bias)
-        torch.testing.assert_close(log_det, torch.linalg.slogdet(matrix)[1].expand(7))
+        torch.testing.assert_close(log_det, torch.linalg.slogdet(matrix)[1].expand(9))
         torch.testing.assert_close(layer.inverse(z)[0], torch.linalg.solve(matrix, (z - layer.bias).T).T)
 
 

@@ -65,4 +65,4 @@ def test_never_looks_outside_the_bounds():
     with torch.no_grad():
         found = increasing_root(ledge, torch.zeros(1), torch.ones(1))
     torch.testing.assert_close(found, torch.tensor([0.9909]))
-    assert 0 <= min(visited) and max(visited) <= 1
+    assert min(visited) >= 0 and max(visited) <= 1
