@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from waveflow.bijectors.base import log_det_dtype, sum_event
+from waveflow.bijectors.base import sum_event
 from waveflow.bijectors.univariate import Univariate
 from waveflow.context import Context
 
@@ -19,7 +19,7 @@ class Solution(NamedTuple):
         log_det: (B,), of the inverse.
         rounds: passes of the whole network that it took; a stepper's steps are not counted.
         residual: by how much the last round still changed any number of x, relative to max(1, |x|); NaN where there
-            was no round.
+            was no round. Above the tolerance where as many rounds were made as there are places: x is exact then.
     """
 
     x: Tensor
@@ -101,17 +101,16 @@ class Jacobi:
 
     @torch.no_grad()
     def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
-        x, log_derivative = z, torch.zeros_like(z, dtype=log_det_dtype(z))
+        x = z
         rounds, changes = 0, [0.0]
         order = order_of(conditioner, z)
         for places in order.split(self.block or len(order)):
             free = torch.zeros(z.shape[1:].numel(), dtype=torch.bool, device=z.device)
             free[places.flatten()] = True
             free = free.reshape(1, *z.shape[1:])
-            x, solved, used, change = _iterate(
+            x, log_derivative, used, change = _iterate(
                 conditioner, univariate, z, context, x, free, len(places), self.tolerance
             )
-            log_derivative = torch.where(free, solved, log_derivative)
             rounds, changes = rounds + used, [*changes, change]
         return Solution(x, sum_event(log_derivative), rounds, torch.tensor(changes).max().item())  # NaN if any is
 
