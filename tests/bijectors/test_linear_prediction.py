@@ -74,7 +74,7 @@ def test_random_mels_do_not_make_the_synthesis_unstable(swing):
     whiten = LinearPrediction(MelConfig())
     z = random(1, 1, 400 * 256).double()
     x, _ = whiten.inverse(z, mel)
-    reflection, log_power = whiten._filters(mel, z.shape[-1])
+    reflection, log_power = whiten.filters(mel, z.shape[-1])
     energy_in = (z.square().reshape(1, -1, 64).sum(2) * log_power.exp()).sum()
     assert x.isfinite().all() and (reflection.abs() < 1).all()
     # each of the 32 states of the lattice holds at most the input's energy, and x is the first of them
@@ -164,6 +164,28 @@ def test_autocast_and_casts_change_nothing():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("order", "block"), [(32, 64), (128, 32)])
+def test_on_a_gpu_it_is_what_it_is_on_a_cpu(order, block):
+    whiten = LinearPrediction(MelConfig(), order, block, correction=8).double()
+    with torch.no_grad():
+        whiten.correction.last.weight.normal_(std=0.1)
+    mel, x = speechlike_mel(20, 2), 0.1 * random(2, 1, 20 * 256).double()
+    results = {}
+    for device in ("cpu", "cuda"):
+        whiten.to(device).zero_grad()
+        inputs = [t.to(device).detach().requires_grad_() for t in (x, mel)]
+        z, log_det = whiten(*inputs)
+        back, inverse_log_det = whiten.inverse(z, inputs[1])
+        loss = z.sin().mean() + log_det.mean() / x.shape[-1] + whiten.inverse(inputs[0], inputs[1])[0].sin().mean()
+        loss.backward()
+        gradients = [t.grad for t in (*inputs, *whiten.parameters())]
+        results[device] = [t.detach().cpu() for t in (z, log_det, back, inverse_log_det, *gradients)]
+    for on_cpu, on_gpu in zip(*results.values(), strict=True):
+        torch.testing.assert_close(on_gpu, on_cpu, atol=1e-9, rtol=1e-7)
 
 
 @pytest.fixture(scope="module")

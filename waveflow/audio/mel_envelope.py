@@ -14,7 +14,8 @@ class MelEnvelope(nn.Module):
     r"""Log power spectrum on the FFT's bins, from the bands of a mel.
 
     A band divided by the area of its filter is a mean magnitude; squared and divided by :math:`\sum w^2` of the window,
-    a variance: white noise of variance s has the level log s at every bin. Levels are laid on knots and interpolated
+    about a variance (the square of a mean magnitude is pi / 4 of a mean square: white noise of variance s has the level
+    log s - 0.24 at every bin, or log s if the mel is one of powers). Levels are laid on knots and interpolated
     linearly in the logarithm between them: on 0 Hz that of the lowest band, on the centre of each band its own, and on
     further knots up to half the sample rate, as far apart as the last two centres, that of the highest band up to
     f_max and from there the mean power of the top fifth of the bands. (The highest band alone misses many a

@@ -72,13 +72,13 @@ class LinearPrediction(Bijector):
         self.correction = _Correction(mel_config, correction, self.envelope.knots) if correction else None
 
     def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        reflection, log_power = self._filters(context, x.shape[-1])
+        reflection, log_power = self.filters(context, x.shape[-1])
         errors = lattice_analysis(x[:, 0].double(), reflection, self.block)
         z = errors * self._each_sample((-0.5 * log_power).exp(), x.shape[-1])
         return z[:, None].to(x.dtype), self._log_det(reflection, log_power, x)
 
     def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        reflection, log_power = self._filters(context, z.shape[-1])
+        reflection, log_power = self.filters(context, z.shape[-1])
         errors = z[:, 0].double() * self._each_sample((0.5 * log_power).exp(), z.shape[-1])
         x, _ = lattice_synthesis(errors, reflection, self.block)
         return x[:, None].to(z.dtype), -self._log_det(reflection, log_power, z)
@@ -97,7 +97,7 @@ class LinearPrediction(Bijector):
         Returns:
             this part of x, and the state behind it.
         """
-        reflection, log_power = self._filters(context, z.shape[-1], first_frame)
+        reflection, log_power = self.filters(context, z.shape[-1], first_frame)
         errors = z[:, 0].double() * self._each_sample((0.5 * log_power).exp(), z.shape[-1])
         x, state = lattice_synthesis(errors, reflection, self.block, state)
         return x[:, None].to(z.dtype), state
@@ -105,7 +105,7 @@ class LinearPrediction(Bijector):
     def extra_repr(self) -> str:
         return f"order={self.order}, block={self.block}"
 
-    def _filters(self, context: Context, samples: int, first_frame: int | None = None) -> tuple[Tensor, Tensor]:
+    def filters(self, context: Context, samples: int, first_frame: int | None = None) -> tuple[Tensor, Tensor]:
         """Reflection coefficients (B, N, P) and log variance of x (B, N) of each block."""
         hop, offset = self.mel_config.hop_length, self.mel_config.hop_length // 2
         mel = self._around(context, samples, first_frame)

@@ -1,10 +1,21 @@
-"""What makes a compiled function a full operator of PyTorch: gradients of every order, and ``torch.func.vmap``."""
+"""Compiling for the CPU, and what makes the result an operator of PyTorch: gradients of every order, and ``vmap``."""
 
 from collections.abc import Callable
 
+import numba
 import torch
 from torch import Tensor
 from torch.library import CustomOpDef
+
+
+def compiled(function: Callable) -> Callable:
+    """Compile by numba, kept on disk from one process to the next where there is a place to keep it."""
+    # sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning
+    settings = {"nogil": True, "fastmath": {"reassoc", "contract"}}
+    try:
+        return numba.njit(cache=True, **settings)(function)
+    except RuntimeError:  # neither the package's folder nor a cache folder can be written
+        return numba.njit(**settings)(function)
 
 
 def differentiate(operator: CustomOpDef, gradient: CustomOpDef, plain: Callable) -> None:

@@ -4,12 +4,11 @@ The gradients of the synthesis are implicit: v = F(x, k) is linear in x, so wher
 gradient at x into one at v, and the gradient of the analysis tells what that means for k and the state.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from waveflow.kernels.compiled import differentiate, map_by_folding
+from waveflow.kernels.compiled import compiled, differentiate, map_by_folding
 from waveflow.kernels.lattice import analyse_plain
 
 
@@ -47,7 +46,7 @@ def synthesise_adjoint(x_bar: Tensor, reflection: Tensor, block: int, start: boo
     return torch.from_numpy(v_bar)
 
 
-@numba.njit(nogil=True, fastmath={"contract"})
+@compiled
 def _analyse(v, reflection, state, block, start):
     samples, order = v.shape[1], reflection.shape[2]
     b, delayed = np.empty(samples, v.dtype), np.empty(samples, v.dtype)
@@ -68,7 +67,7 @@ def _analyse(v, reflection, state, block, start):
                     b[t] = (delayed[t] - k * lower) * c
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract"})
+@compiled
 def _analysis_gradient(f_bar, x, reflection, state, block, start, reflection_bar, state_bar):
     samples, order = x.shape[1], reflection.shape[2]
     lower, delayed = np.empty((order, samples), x.dtype), np.empty((order, samples), x.dtype)
@@ -109,7 +108,7 @@ def _analysis_gradient(f_bar, x, reflection, state, block, start, reflection_bar
         f_bar[i] += b_bar
 
 
-@numba.njit(nogil=True, fastmath={"contract"})
+@compiled
 def _synthesise(v, reflection, state, block, start, x):
     order = reflection.shape[2]
     scale = np.sqrt(1 - reflection * reflection)
@@ -126,7 +125,7 @@ def _synthesise(v, reflection, state, block, start, x):
             b[0] = x[i, t] = f
 
 
-@numba.njit(nogil=True, fastmath={"contract"})
+@compiled
 def _synthesise_adjoint(x_bar, reflection, block, start, v_bar):
     order = reflection.shape[2]
     scale = np.sqrt(1 - reflection * reflection)

@@ -1,11 +1,10 @@
 """The Levinson-Durbin recursion compiled for CPUs, with its gradient."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from waveflow.kernels.compiled import differentiate, map_by_folding
+from waveflow.kernels.compiled import compiled, differentiate, map_by_folding
 from waveflow.kernels.levinson import solve_plain
 
 
@@ -29,7 +28,7 @@ def _rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(int(np.prod(array.shape[:-1])), array.shape[-1])
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract"})
+@compiled
 def _solve(r, k):
     order = k.shape[1]
     a, before = np.zeros(order + 1), np.zeros(order + 1)
@@ -47,7 +46,7 @@ def _solve(r, k):
             error *= 1 - reflection * reflection
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract"})
+@compiled
 def _gradient(k_bar, r, r_bar):
     order = k_bar.shape[1]
     a = np.zeros((order + 1, order + 1))  # the predictors of all orders
