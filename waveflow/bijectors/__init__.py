@@ -15,6 +15,7 @@ from waveflow.bijectors.shape import MultiScale, Squeeze
 from waveflow.bijectors.spline import RationalQuadraticSpline
 from waveflow.bijectors.sylvester import Sylvester
 from waveflow.bijectors.univariate import LOG_SCALES, Affine, Elementwise, Shift, Standardise, Univariate
+from waveflow.bijectors.zscore import ZScore
 
 __all__ = [
     "LOG_SCALES",
@@ -47,5 +48,6 @@ __all__ = [
     "Standardise",
     "Sylvester",
     "Univariate",
+    "ZScore",
     "validation",
 ]

@@ -1,6 +1,30 @@
 """Models, one file a paper."""
 
+from waveflow.models.coupling_flow import CouplingFlow, CouplingFlowConfig
+from waveflow.models.iaf import IAF, IAFConfig
+from waveflow.models.maf import MAF, MAFConfig
+from waveflow.models.nsf import NSF, NSFConfig
+from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
+from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
 from waveflow.models.waveglow import WaveGlow, WaveGlowConfig
 
-__all__ = ["PretrainedModel", "WaveGlow", "WaveGlowConfig", "load_model", "read_config"]
+__all__ = [
+    "IAF",
+    "MAF",
+    "NSF",
+    "CouplingFlow",
+    "CouplingFlowConfig",
+    "IAFConfig",
+    "MAFConfig",
+    "NSFConfig",
+    "PlanarFlow",
+    "PlanarFlowConfig",
+    "PretrainedModel",
+    "VectorFlow",
+    "VectorFlowConfig",
+    "WaveGlow",
+    "WaveGlowConfig",
+    "load_model",
+    "read_config",
+]

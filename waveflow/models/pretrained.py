@@ -39,18 +39,31 @@ class PretrainedModel(nn.Module):
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
-        _MODELS[cls.__name__] = cls
+        if hasattr(cls, "Config"):
+            _MODELS[cls.__name__] = cls
 
     def __init__(self, **fields: Any):
         super().__init__()
-        known = {field.name for field in dataclasses.fields(self.Config)}
-        unknown = sorted(set(fields) - known)
-        if unknown:
-            raise InputError(
-                f"{type(self).__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}"
-            )
-        self.config = self.Config(**fields)
+        self.config = self.make_config(**fields)
         self.build()
+
+    @classmethod
+    def make_config(cls, **fields: Any) -> Any:
+        """The configuration with these fields.
+
+        Raises:
+            InputError: for a field that the configuration does not have or misses, or values it refuses.
+        """
+        known = dataclasses.fields(cls.Config)
+        unknown = sorted(set(fields) - {field.name for field in known})
+        if unknown:
+            names = ", ".join(sorted(field.name for field in known))
+            raise InputError(f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {names}")
+        defaults = (dataclasses.MISSING, dataclasses.MISSING)
+        required = {field.name for field in known if (field.default, field.default_factory) == defaults}
+        if missing := sorted(required - set(fields)):
+            raise InputError(f"{cls.__name__} expects {', '.join(missing)}, which has no default")
+        return cls.Config(**fields)
 
     def build(self) -> None:
         """Make the layers from ``self.config``."""

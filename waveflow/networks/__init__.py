@@ -3,11 +3,13 @@
 from waveflow.networks.convolution import ChannelsLastConv1d
 from waveflow.networks.made import MADE
 from waveflow.networks.masks import MaskedLinear, degree_mask
+from waveflow.networks.mlp import MLP
 from waveflow.networks.upsample import LinearUpsampler, TransposedUpsampler
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 
 __all__ = [
     "MADE",
+    "MLP",
     "ChannelsLastConv1d",
     "FoldedWaveNetStack",
     "LinearUpsampler",

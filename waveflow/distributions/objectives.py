@@ -1,0 +1,61 @@
+"""What a flow is trained to minimise: by examples, or by a density that it is to imitate."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from waveflow.distributions.flow import Flow
+from waveflow.errors import InputError
+
+Objective = Callable[[nn.Module, Mapping[str, Any]], dict[str, Tensor]]
+
+
+def maximum_likelihood(flow: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    r"""Minus the mean log-likelihood of examples, :math:`-E_{x \sim p}[\log q(x)]`: KL(p || q) up to p's entropy.
+
+    Fit for :meth:`waveflow.training.Trainer.fit`, which minimises ``loss``.
+
+    Args:
+        flow: a :class:`Flow`, or what wraps one: called, it gives log-densities.
+        batch: ``x`` (B, \*event), and ``context`` where the flow has one.
+
+    Returns:
+        ``loss``, and ``nats``, the mean log-likelihood without gradients.
+    """
+    nats = flow(batch["x"], batch.get("context")).mean()
+    return {"loss": -nats, "nats": nats.detach()}
+
+
+def reverse_kl(target_log_prob: Callable[..., Tensor], draws: int = 256) -> Objective:
+    r"""The objective that imitates a density p known up to a constant, without any example of it.
+
+    .. math::
+        \mathrm{KL}(q \| p) + c = E_{x \sim q}[\log q(x) - \log p(x)]
+
+    (Rezende & Mohamed, 2015; arXiv:1505.05770), by reparametrised draws of the flow itself. It forgives modes of p
+    that q misses. A flow that samples in one pass serves best: ``IAF``, ``PlanarFlow``, ``CouplingFlow``.
+
+    Args:
+        target_log_prob: log p of x (N, \*event), differentiable, to (N,); called with the context too, repeated to
+            (N, C), where there is one.
+        draws: from the flow for every step, and for every item of the context where there is one.
+
+    Returns:
+        A function of (flow, batch) that gives ``loss``. Of the batch only ``context`` is looked at, if there is one.
+
+    Raises:
+        InputError: for fewer than one draw.
+    """
+    if draws < 1:
+        raise InputError(f"reverse_kl expects at least 1 draw, got {draws}")
+
+    def objective(flow: Flow, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        context = batch.get("context")
+        x, log_q = flow.sample_with_log_prob((draws,), context)
+        if context is None:
+            return {"loss": (log_q - target_log_prob(x)).mean()}
+        repeated = context.repeat(draws, *[1] * (context.ndim - 1))
+        return {"loss": (log_q.flatten() - target_log_prob(x.flatten(0, 1), repeated)).mean()}
+
+    return objective
