@@ -9,9 +9,10 @@ from matplotlib.image import imread
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+INDEX = ROOT / "docs" / "README.md"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != INDEX], ids=lambda page: page.name)
 def test_examples_hold(page, monkeypatch):
     """The blocks of a page are one session, run from the root of the repository."""
     monkeypatch.chdir(ROOT)
@@ -32,3 +33,16 @@ def test_links_and_pictures_are_there(page):
         assert path.exists(), target
         if path.suffix == ".png":
             assert path.stat().st_size < 200_000 and imread(path).std() > 0.05
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_a_page_meet_a_heading(page):
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+
+
+def test_the_index_names_every_page():
+    named = set(re.findall(r"\]\(([\w-]+\.md)\)", INDEX.read_text()))
+    assert named == {page.name for page in PAGES if page != INDEX}
