@@ -163,3 +163,16 @@ def test_takes_events_of_any_shape(shape):
 def test_bad_settings_are_named(wrong):
     with pytest.raises(ValueError, match="RationalQuadraticSpline expects"):
         RationalQuadraticSpline(**wrong)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autograd_gives_the_derivative_at_the_ends_of_bins_too(direction, dtype):
+    """Where rounding puts a number just beyond its bin, a clamp would cut the gradient."""
+    spline = RationalQuadraticSpline(bins=8, bound=5.0)
+    params = torch.randn(300, spline.params, 1, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    for end in (-5.0, 5.0):
+        x = torch.full((300, 1), end, dtype=dtype, requires_grad=True)
+        z, log_derivative = getattr(spline, direction)(x, params)
+        (slope,) = torch.autograd.grad(z.sum(), x)
+        torch.testing.assert_close(slope.log(), log_derivative, atol=1e-4, rtol=0)

@@ -86,14 +86,14 @@ class RationalQuadraticSpline(Univariate):
         x, z, w, h, d, d_next = self._bin(clamped, params, inverse)
         s = h / w
         if inverse:
-            eta = ((clamped - z) / h).clamp(0, 1)
+            eta = _within_bin((clamped - z) / h)
             p = d * (1 - eta) - d_next * eta
             product = 4 * s * s * eta * (1 - eta)
             root = (p * p + product).sqrt()
             # p + root, where p < 0 without cancellation
             xi = 2 * s * eta / (2 * s * eta + torch.where(p < 0, product / (root + p.abs()), p + root))
         else:
-            xi = ((clamped - x) / w).clamp(0, 1)
+            xi = _within_bin((clamped - x) / w)
         bend = xi * (1 - xi)
         divisor = s * (1 - 2 * bend) + (d + d_next) * bend
         slope = s * s * (d_next * xi * xi + 2 * s * bend + d * (1 - xi) * (1 - xi)) / (divisor * divisor)
@@ -136,3 +136,8 @@ class RationalQuadraticSpline(Univariate):
         if not self.circular:
             slopes = torch.where((around[:, :2] < 0) | (around[:, :2] == bins - 1), 1.0, slopes)
         return x, z, widths[:, 1], heights[:, 1], *slopes.unbind(1)
+
+
+def _within_bin(position: Tensor) -> Tensor:
+    """Clamped to [0, 1], which only rounding leaves, and the gradient as if it were not: a clamp would cut it."""
+    return position + (position.clamp(0, 1) - position).detach()
