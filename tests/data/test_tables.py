@@ -100,6 +100,7 @@ def test_columns_of_few_values_are_named_and_can_be_smoothed(numbers, tmp_path):
     assert table.quantised == ()
     noise = torch.cat([table.known, table.test])[:, 1] % 0.5
     assert len(noise.unique()) == 100 and 0.2 < noise.mean() < 0.3 and noise.max() > 0.45
+    assert table.known[:, 1].max() < 2
     for part in ("train", "validation", "test"):
         assert torch.equal(getattr(table, part)[:, [0, 2]], getattr(plain, part)[:, [0, 2]])
 

@@ -42,6 +42,12 @@ def test_reverse_kl_pairs_every_draw_with_its_context():
     loss = reverse_kl(log_prob, draws=50_000)(model, {"context": context})["loss"]
     assert loss.item() == pytest.approx((9 + 25 + 0) / 3, rel=0.02)  # KL between normals: |m|^2 / 2 over two features
 
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+    to_itself = reverse_kl(model.log_prob, draws=10)(model, {"context": context})["loss"]
+    assert to_itself.item() == pytest.approx(0, abs=1e-4)
+
 
 def test_trainer_fits_to_examples_and_to_densities(tmp_path):
     target = gaussian([1.0, -0.5], [0.5, 0.5])
