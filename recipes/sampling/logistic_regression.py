@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from comparison import Comparison
-from coupling_flow import coupling_flow
 from pictures import draw_traces
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.distributions import MultivariateNormal
 
 from waveflow.cli import parse_arguments, run_command
 from waveflow.errors import InputError
+from waveflow.models import CouplingFlow
 from waveflow.sampling import MALA, Cycle, Independence, LatentTarget, RandomWalk, fit_by_reverse_kl, run_chains, tune
 
 
@@ -102,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # The flow learns from its own draws, without any sample of the posterior: that has one mode only.
     began = time.perf_counter()
-    flow = coupling_flow(count, args.layers, args.hidden, args.seed)
+    torch.manual_seed(args.seed)
+    flow = CouplingFlow(
+        features=count, layers=args.layers, hidden=(args.hidden, args.hidden), activation="silu", scale="tanh_exp"
+    )
     losses = fit_by_reverse_kl(flow, log_posterior, args.fit_steps, 256, 3e-3, generator)
     print(f"flow fitted in {time.perf_counter() - began:.1f} s: {losses[0]:.2f} -> {losses[-1]:.2f} nats", flush=True)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from comparison import Comparison
-from coupling_flow import coupling_flow
 from pictures import draw_planes, draw_traces
 from torch import Tensor
 
 from waveflow.cli import parse_arguments, run_command
 from waveflow.errors import InputError
+from waveflow.models import CouplingFlow
 from waveflow.sampling import MALA, Cycle, Independence, LatentTarget, RandomWalk, fit_to_samples, run_chains, tune
 
 
@@ -83,7 +83,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # weights of the modes right, which the walk does not. (Reverse KL, without samples, falls into the larger mode.)
     # It is fixed from here on: a proposal that goes on learning from the chain it proposes to would bias it.
     began = time.perf_counter()
-    flow, learning = coupling_flow(2, args.layers, args.hidden, args.seed), walk
+    torch.manual_seed(args.seed)
+    flow = CouplingFlow(
+        features=2, layers=args.layers, hidden=(args.hidden, args.hidden), activation="silu", scale="tanh_exp"
+    )
+    learning = walk
     for _ in range(args.rounds):
         chains = run_chains(learning, there, draws=200, generator=generator)
         losses = fit_to_samples(flow, chains.pooled(), args.fit_steps, 256, 5e-3, generator)

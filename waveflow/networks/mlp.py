@@ -48,10 +48,10 @@ class MLP(nn.Module):
             )
         self.context = context
         self.activation = activation
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([inputs + context, *hidden]))
         self.last = nn.Linear(hidden[-1], outputs)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([inputs + context, *hidden]))
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         if context is None and self.context:
