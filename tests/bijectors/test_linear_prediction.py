@@ -83,6 +83,20 @@ def test_random_mels_do_not_make_the_synthesis_unstable(swing):
 
 
 @pytest.mark.parametrize("padding", ["center", "same"])
+@pytest.mark.parametrize("onset", [5120, 5248, 5312])
+def test_filters_stand_where_the_sound_is(padding, onset):
+    """Where noise sets in, the power is halfway: frames of both kinds of padding are placed in time."""
+    config = MelConfig(padding=padding, power=2.0)
+    x = 0.1 * random(64, 40 * 256).double()
+    x[:, :onset] *= 1e-3
+    mel = MelSpectrogram(config).double()(x)
+    _, log_power = LinearPrediction(config).filters(mel, x.shape[-1])
+    late = log_power.exp().mean(0) > 0.5 * 0.01
+    found = int(late.int().argmax()) * 64 + 32
+    assert abs(found - onset) <= 80 and late[found // 64 :].all()
+
+
+@pytest.mark.parametrize("padding", ["center", "same"])
 def test_parts_equal_the_whole(padding):
     whiten = LinearPrediction(MelConfig(padding=padding), correction=4).double()
     with torch.no_grad():
