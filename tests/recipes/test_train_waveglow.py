@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 from waveflow.cli import main as waveflow
 from waveflow.cli import run_command
+from waveflow.data import WholeClips, find_clips, split_clips
+from waveflow.evaluation import choose_temperature
 from waveflow.models import WaveGlow
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ljspeech" / "train_waveglow.py"
@@ -101,6 +103,17 @@ def test_leaves_what_it_promises(train, tmp_path):
     first, last = map(float, re.search(r"(\S+) -> (\S+) nats per sample", figures).groups())
     assert last > first
     assert str(out) in where and str(out / "samples" / "clip-11-generated.wav") in listen
+
+
+def test_stores_the_temperature_that_suits_training_clips(train, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(WaveGlow.PRESETS, "toy", {**TOY, "temperature": 0.123})
+    code, said, _ = train(tmp_path / "run")
+    model = WaveGlow.from_pretrained(tmp_path / "run")
+    train_clips = split_clips(find_clips(data))[0]
+    few = WholeClips(train_clips[:: -(-len(train_clips) // 4)], model.mel_config)
+    assert code == 0 and len(few) == 4
+    assert model.config.temperature == choose_temperature(model, few) != 0.123
+    assert f"temperature {model.config.temperature:g}" in said
 
 
 def test_what_it_leaves_can_be_used(train, data, tmp_path, capsys):
