@@ -140,16 +140,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         device = next(model.parameters()).device
         return torch.cat([model.log_prob(part.to(device)).double().cpu() for part in rows.split(1000)])
 
-    validated: dict[int, float] = {}
-
-    def nats_of(model: VectorFlow) -> float:
-        return log_prob(model, table.validation[:5000]).mean().item()
+    figures: list[float] = []  # of all validations
+    at_step: dict[int, float] = {}
 
     def validate(model: VectorFlow) -> dict[str, float]:
-        return {"nats": nats_of(model)}
+        figures.append(log_prob(model, table.validation[:5000]).mean().item())
+        return {"nats": figures[-1]}
 
     def sample(model: VectorFlow, log) -> None:
-        validated[log.step] = nats_of(model)
+        at_step[log.step] = figures[-1]
         generator = torch.Generator(trainer.device).manual_seed(args.seed)
         samples = model.sample((max(len(table.test), 1000),), generator=generator)
         if features == 2:
@@ -185,9 +184,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         write_whole(trainer.folder.logs / "test.json", (json.dumps(report, indent=2) + "\n").encode())
         print(f"validation: {state.before['nats']:.3f} -> {state.after['nats']:.3f} nats a row, in the table's units")
-        best = max(validated, key=validated.get, default=0)
-        if best and validated[best] > state.after["nats"] + 0.05:
-            print(f"it was better at step {best}, {validated[best]:.3f}: the flow has begun to learn rows by heart")
+        best = max(at_step, key=at_step.get, default=0)
+        if best and at_step[best] > state.after["nats"] + 0.05:
+            print(f"it was better at step {best}, {at_step[best]:.3f}: the flow has begun to learn rows by heart")
         for name, offset in (("standardised", shift), ("in the table's units", 0.0)):
             print(f"test: {nats + offset:.3f} ± {error:.3f} nats a row, {name} (a Gaussian: {gaussian + offset:.3f})")
         print(f"model: {out}   figures: {trainer.folder.logs / 'test.json'}   pictures: {trainer.folder.samples}")

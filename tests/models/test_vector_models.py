@@ -227,3 +227,14 @@ def test_a_configuration_that_is_none_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="not the configuration of a MAF"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiles_as_one_graph_and_maps_by_vmap(name):
+    model = perturbed(make(name, features=3, layers=2))
+    x = torch.randn(3, 4, 3)
+    expected = model.log_prob(x)
+    torch._dynamo.reset()
+    compiled = torch.compile(model.bijector, fullgraph=True, backend="eager")(x[0])[1]
+    torch.testing.assert_close(compiled + model.base.log_prob(model.bijector(x[0])[0]), expected[0])
+    torch.testing.assert_close(torch.func.vmap(model.log_prob)(x), expected)

@@ -185,3 +185,10 @@ def test_bad_input_is_one_line_and_exit_code_2(words, message, train, table, tmp
     (line,) = errors.splitlines()
     assert code == 2 and line.startswith("train.py: error: ") and message in line
     assert not (tmp_path / "run").exists()
+
+
+def test_says_when_rows_are_learnt_by_heart(train, table, tmp_path):
+    path = table(numbers=table.numbers[:60])
+    words = ("--data", path, "--hidden", "[64]", "--learning-rate", 0.02, "--validate-every", 20, "--model", "nsf-ar")
+    code, said, _ = train(tmp_path / "run", *words, steps=100)
+    assert code == 0 and re.search(r"it was better at step \d+, \S+: the flow has begun to learn rows by heart", said)
