@@ -13,7 +13,7 @@ from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
 from waveflow.errors import InputError
 from waveflow.evaluation import Synthesizer, choose_temperature, mean_stoi, nats_per_sample
-from waveflow.models import WaveGlow
+from waveflow.models import WaveGlow, read_config
 from waveflow.training import Trainer, TrainerConfig
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "speech"
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(
             f"{len(held_out)} held-out clips: {before['nats_per_sample']:.3f} -> {after['nats_per_sample']:.3f} "
             f"nats per sample, STOI {before['stoi']:.3f} -> {after['stoi']:.3f} (of 1), "
-            f"temperature {model.config.temperature:g}"
+            f"temperature {read_config(out)[1]['temperature']:g}"
         )
         print(f"model: {out}   figures and sounds: tensorboard --logdir {out / 'logs'}")
         print(f"listen to {out / 'samples' / f'{name}-generated.wav'} (real: {name}-real.wav, mels: {name}.png)")

@@ -120,6 +120,13 @@ def test_padding_does_not_reach_into_an_item():
     torch.testing.assert_close(together[1:, :, : 4 * 256], alone, atol=1e-12, rtol=0)
 
 
+def test_lengths_are_counted_exactly_in_bfloat16():
+    whiten, mel = LinearPrediction(MelConfig()), speechlike_mel(1003).bfloat16()
+    ragged, alone = Ragged.from_lengths(mel, torch.tensor([1001])), mel[..., :1001]
+    a, b = whiten.filters(ragged, 1003 * 256)[0], whiten.filters(alone, 1001 * 256)[0]
+    torch.testing.assert_close(a[:, : b.shape[1]], b)
+
+
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_gradients(direction):
     whiten = LinearPrediction(SMALL_MEL, 5, 4, 3).double()

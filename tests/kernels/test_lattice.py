@@ -186,3 +186,13 @@ def test_nothing_in_nothing_out(method):
 def test_unknown_method_is_named():
     with pytest.raises(ValueError, match="auto, loop, numba, blocks, got 'fast'"):
         lattice_synthesis(random(1, 4), reflections(1, 1, 2), 4, method="fast")
+
+
+@pytest.mark.parametrize("call", [lattice_analysis, lattice_synthesis])
+def test_filters_that_do_not_fit_are_named(call):
+    with pytest.raises(ValueError, match=r"filters \(2, 7 or more, P\) for 2 signals of 27 samples.*got \(2, 3, 5\)"):
+        call(random(2, 27), reflections(2, 3, 5), 4)
+    with pytest.raises(ValueError, match=r"filters \(3, 2 or more, P\).*got \(2, 3, 5\)"):
+        call(random(3, 8), reflections(2, 3, 5), 4)
+    with pytest.raises(ValueError, match=r"a state \(2, 5\), got \(2, 4\)"):
+        call(random(2, 8), reflections(2, 3, 5), 4, random(2, 4))

@@ -58,4 +58,5 @@ def test_compiled_recursion_is_the_plain_one():
 def test_maps_and_takes_nothing():
     r = autocorrelation(4)
     torch.testing.assert_close(torch.func.vmap(levinson_durbin, 1, 1)(r), levinson_durbin(r))
+    torch.testing.assert_close(torch.func.vmap(levinson_durbin)(r[0]), levinson_durbin(r[0]))
     assert levinson_durbin(r[:0]).shape == (0, 2, 4)

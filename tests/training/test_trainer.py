@@ -1,7 +1,9 @@
 """The loop against loops written by hand, and runs in pieces against runs at one stroke."""
 
+import json
 import math
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -370,18 +372,32 @@ def test_learning_rate_is_the_same_however_long_the_run(tmp_path):
     assert rates[80] == pytest.approx(0.5 / 4)
 
 
-def test_finish_changes_what_is_saved_last_and_only_that(tmp_path):
+def test_finish_changes_what_is_saved_last_and_the_run_can_go_on(tmp_path):
     """It sees the averaged weights once, at the end of each run that gets there."""
-    seen = []
+    seen, config = [], tmp_path / "run" / "config.json"
 
     def finish(model):
         assert not model.training and not torch.is_grad_enabled()
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        model.config = replace(model.config, hidden=(4 + len(seen),))
 
     train(tmp_path / "run", steps=2, finish=finish)
     saved = load_file(tmp_path / "run" / "model.safetensors")
     assert len(seen) == 1 and all(torch.equal(seen[0][name], saved[name]) for name in saved)
+    assert json.loads(config.read_text())["hidden"] == [5]
     train(tmp_path / "run", steps=4, finish=finish, resume=True)
-    assert len(seen) == 2
+    assert len(seen) == 2 and json.loads(config.read_text())["hidden"] == [6]
     train(tmp_path / "run", steps=4, finish=finish, resume=True)  # nothing left to do
     assert len(seen) == 2
+
+
+def test_an_error_in_finish_costs_nothing(tmp_path):
+    def finish(model):
+        raise FloatingPointError("not finite")
+
+    with pytest.raises(FloatingPointError):
+        train(tmp_path / "run", steps=3, finish=finish)
+    train(tmp_path / "plain", steps=3)
+    assert same(exported(tmp_path / "run"), exported(tmp_path / "plain"))
+    state, _, _ = train(tmp_path / "run", steps=4, resume=True)
+    assert state.step == 4

@@ -133,7 +133,7 @@ class LinearPrediction(Bijector):
                 f"for {samples} samples, got {tuple(mel.shape)}"
             )
         if isinstance(context, Ragged):
-            last = context.mask.sum(2).long() - 1
+            last = (context.mask > 0).sum(2) - 1
         else:
             last = torch.full((1, 1), (needed if first_frame is None else mel.shape[2]) - 1, device=mel.device)
         index = torch.minimum(torch.arange(first - 2, needed + 2, device=mel.device), last).clamp_min(0)

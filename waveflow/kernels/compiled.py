@@ -10,8 +10,8 @@ from torch.library import CustomOpDef
 
 def compiled(function: Callable) -> Callable:
     """Compile by numba, kept on disk from one process to the next where there is a place to keep it."""
-    # sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning
-    settings = {"nogil": True, "fastmath": {"reassoc", "contract"}}
+    # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning, and division by 0 is no error.
+    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"}}
     try:
         return numba.njit(cache=True, **settings)(function)
     except RuntimeError:  # neither the package's folder nor a cache folder can be written

@@ -37,7 +37,11 @@ def lattice_analysis(x: Tensor, reflection: Tensor, block: int, state: Tensor | 
 
     Returns:
         (B, T), scaled to the variance of x. Compiled by numba on CPUs.
+
+    Raises:
+        ValueError: if the filters do not cover the samples, or the batches differ.
     """
+    _check("lattice_analysis", x, reflection, block, state)
     start = state is None
     if start:
         state = x.new_zeros(x.shape[0], reflection.shape[2])
@@ -87,8 +91,9 @@ def lattice_synthesis(
         Gradients flow to v, reflection and the given state.
 
     Raises:
-        ValueError: for another method, or ``"numba"`` elsewhere than on a CPU.
+        ValueError: for another method, if the filters do not cover the samples, or the batches differ.
     """
+    _check("lattice_synthesis", v, reflection, block, state)
     if method not in METHODS:
         raise ValueError(f"lattice_synthesis expects a method of {', '.join(METHODS)}, got {method!r}")
     if method == "auto":
@@ -114,6 +119,18 @@ def lattice_synthesis(
         x, state = synthesise(part, reflection[:, first : first + step], block, state, start)
         pieces, start = [*pieces, x], False
     return torch.cat(pieces, 1), state.detach()
+
+
+def _check(name: str, signal: Tensor, reflection: Tensor, block: int, state: Tensor | None) -> None:
+    batch, samples = signal.shape
+    blocks = -(-samples // block)
+    if reflection.shape[0] != batch or reflection.shape[1] < blocks:
+        raise ValueError(
+            f"{name} expects filters ({batch}, {blocks} or more, P) for {batch} signals of {samples} samples in blocks "
+            f"of {block}, got {tuple(reflection.shape)}"
+        )
+    if state is not None and tuple(state.shape) != (batch, reflection.shape[2]):
+        raise ValueError(f"{name} expects a state ({batch}, {reflection.shape[2]}), got {tuple(state.shape)}")
 
 
 def _synthesise(v: Tensor, reflection: Tensor, block: int, state: Tensor, start: bool) -> tuple[Tensor, Tensor]:

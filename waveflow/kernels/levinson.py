@@ -24,7 +24,7 @@ def levinson_durbin(autocorrelation: Tensor) -> Tensor:
     if autocorrelation.device.type == "cpu":
         from waveflow.kernels.levinson_numba import solve  # numba takes half a second to import
 
-        return solve(autocorrelation)
+        return solve(autocorrelation) if autocorrelation.ndim > 1 else solve(autocorrelation[None])[0]
     return solve_plain(autocorrelation)
 
 

@@ -57,6 +57,7 @@ class Run:
         self._check_arguments()
 
         self.dtype = torch.float64 if self.config.precision == "64-true" else None
+        self.description = describe_model(model)  # before ``finish`` changes defaults of the model
         model.to(trainer.device, self.dtype).train()
         self.optimizer = (optimizer or self._adam)(model.parameters())
         checkpoint = self._read_checkpoint() if self.config.resume else None
@@ -90,9 +91,9 @@ class Run:
                         stopping = not self._evaluate()
                     done = stopping or state.step >= config.steps
                     if saved != state.step and (done or (state.step and self._is_due(config.save_every))):
-                        if self.finish is not None and state.step >= config.steps:
-                            self.trainer.on_first(self._finished)
                         self.trainer.on_first(self._save)
+                        if self.finish is not None and state.step >= config.steps:
+                            self.trainer.on_first(self._finish)
                         saved = state.step
                     if done:
                         break
@@ -180,9 +181,11 @@ class Run:
         with self._averaged():
             return self.watch.abandonable(self._validate_and_sample)
 
-    def _finished(self) -> None:
+    def _finish(self) -> None:
+        """After the save, which an error in ``finish`` must not cost, the model once more."""
         with self._averaged():
             self.finish(self.model)
+        self.trainer.folder.export(self._export)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -225,7 +228,7 @@ class Run:
             "ema": self.ema.state_dict(),
             "state": dataclasses.asdict(self.state),
             "log_size": self.log.size,
-            "description": describe_model(self.model),
+            "description": self.description,
             "optimizer_name": type(self.optimizer).__name__,
             "settings": self._settings(),
         }

@@ -78,7 +78,7 @@ class RunFolder:
             OSError: in one line; the model and the checkpoints of the save before are intact.
         """
         try:
-            self._export(export)
+            self.export(export)
             write_checkpoint(self.checkpoints / f"step-{step:08d}.safetensors", state)
         except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
             before = self._checkpoint_files()
@@ -106,7 +106,8 @@ class RunFolder:
             return path, state
         raise InputError("; ".join(damage) or f"nothing to resume in {self.path}")
 
-    def _export(self, export: Callable[[Path], None]) -> None:
+    def export(self, export: Callable[[Path], None]) -> None:
+        """Replace the model at the top by what ``export`` writes into the folder it is given, file by file."""
         partial = self.path / f"{PARTIAL}model"
         shutil.rmtree(partial, ignore_errors=True)
         try:

@@ -92,9 +92,9 @@ class Trainer:
             sample: writes sounds and pictures to the log; run after each validation but the one before training.
             initialize: run once on the first batch of a new run, such as for the statistics of ActNorm. It gets the
                 bare module, on every process.
-            finish: run when all steps are done, before the last save, by the first process only; it gets the averaged
-                model as ``validate`` does, and may change what ``save_pretrained`` writes beside the weights, such as a
-                default that is chosen by synthesis.
+            finish: run when all steps are done and saved, by the first process only; it gets the averaged model as
+                ``validate`` does, and may change what ``save_pretrained`` writes beside the weights, such as a default
+                that is chosen by synthesis; the model is then written once more.
             optimizer: from parameters to optimizer; Adam by default. Its learning rates are set at each step.
             show: names of the objective's figures that stand beside the progress bar.
 
