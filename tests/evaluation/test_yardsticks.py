@@ -178,3 +178,8 @@ def test_speech_has_the_figures_that_are_known_of_it():
     figures = yardsticks(WholeClips(held_out, MEL, progress=False), MEL)
     known = {"white": 1.27, "white_per_frame": 2.25, "prediction_causal": 4.26, "prediction_centred": 4.75}
     assert figures == pytest.approx(known, abs=0.04)
+
+
+def test_a_clip_without_samples_is_named():
+    with pytest.raises(InputError, match="nothing has no samples"):
+        yardsticks([{"waveform": torch.zeros(0), "mel": torch.zeros(80, 0), "name": "nothing"}], MelConfig())

@@ -93,6 +93,8 @@ def yardsticks(clips: Iterable[SpeechItem], mel_config: MelConfig, seed: int = 0
 
 def clip_yardsticks(clip: SpeechItem, index: int, hop: int, seed: int = 0) -> dict[str, float]:
     """Nats of one whole clip with the noise of (seed, index); see :func:`yardsticks`."""
+    if not len(clip["waveform"]):
+        raise InputError(f"{clip['name']} has no samples to hold a model's likelihood against")
     x = dequantize(clip["waveform"], (seed, index)).double().numpy()
     causal, _ = _predict(x, hop, lead=WINDOW * hop)
     centred, variance = _predict(x, hop, lead=(WINDOW - 1) * hop // 2)
