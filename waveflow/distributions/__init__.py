@@ -1,7 +1,19 @@
 """Distributions: bases, and flows that are made of a base and a bijector."""
 
 from waveflow.distributions.bases import Base, StandardLogistic, StandardNormal
+from waveflow.distributions.bits import bits_per_dim
+from waveflow.distributions.dequantise import UniformDequantisation
 from waveflow.distributions.flow import Flow
-from waveflow.distributions.objectives import maximum_likelihood, reverse_kl
+from waveflow.distributions.objectives import image_likelihood, maximum_likelihood, reverse_kl
 
-__all__ = ["Base", "Flow", "StandardLogistic", "StandardNormal", "maximum_likelihood", "reverse_kl"]
+__all__ = [
+    "Base",
+    "Flow",
+    "StandardLogistic",
+    "StandardNormal",
+    "UniformDequantisation",
+    "bits_per_dim",
+    "image_likelihood",
+    "maximum_likelihood",
+    "reverse_kl",
+]

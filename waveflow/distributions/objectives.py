@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from waveflow.distributions.bits import bits_per_dim
 from waveflow.distributions.flow import Flow
 from waveflow.errors import InputError
 
@@ -25,6 +26,21 @@ def maximum_likelihood(flow: nn.Module, batch: Mapping[str, Any]) -> dict[str, T
     """
     nats = flow(batch["x"], batch.get("context")).mean()
     return {"loss": -nats, "nats": nats.detach()}
+
+
+def image_likelihood(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    r"""The mean of bits per dimension of images, fit for :meth:`waveflow.training.Trainer.fit`.
+
+    Args:
+        model: an :class:`~waveflow.models.ImageModel`, or what wraps one: called, it gives log-probabilities.
+        batch: ``images`` uint8 (B, C, H, W), and ``label`` (B,) where the model has classes.
+
+    Returns:
+        ``loss``, and ``bits_per_dim``, the same without gradients.
+    """
+    images = batch["images"]
+    bits = bits_per_dim(model(images, batch.get("label")), images.shape[1:].numel()).mean()
+    return {"loss": bits, "bits_per_dim": bits.detach()}
 
 
 def reverse_kl(target_log_prob: Callable[..., Tensor], draws: int = 256) -> Objective:

@@ -2,6 +2,8 @@
 
 from waveflow.models.coupling_flow import CouplingFlow, CouplingFlowConfig
 from waveflow.models.iaf import IAF, IAFConfig
+from waveflow.models.image_flow import ImageFlow, ImageFlowConfig
+from waveflow.models.image_model import ImageModel, ImageModelConfig
 from waveflow.models.maf import MAF, MAFConfig
 from waveflow.models.nsf import NSF, NSFConfig
 from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
@@ -16,6 +18,10 @@ __all__ = [
     "CouplingFlow",
     "CouplingFlowConfig",
     "IAFConfig",
+    "ImageFlow",
+    "ImageFlowConfig",
+    "ImageModel",
+    "ImageModelConfig",
     "MAFConfig",
     "NSFConfig",
     "PlanarFlow",
