@@ -7,6 +7,7 @@ from waveflow.bijectors.base import Bijector, sum_event
 from waveflow.bijectors.partition import Partition
 from waveflow.bijectors.univariate import Univariate
 from waveflow.context import Context
+from waveflow.first_batch import no_first_batch
 
 
 class Coupling(Bijector):
@@ -48,7 +49,9 @@ class Coupling(Bijector):
 
     def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(z)
-        changed, log_derivative = self.univariate.inverse(changed, self._params(kept, changed, context))
+        with no_first_batch():  # z is no data for a norm inside the conditioner
+            params = self._params(kept, changed, context)
+        changed, log_derivative = self.univariate.inverse(changed, params)
         return self.partition.merge(kept, changed), sum_event(log_derivative)
 
     def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:

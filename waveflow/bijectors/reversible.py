@@ -1,13 +1,13 @@
 """Backpropagation through a chain of invertible maps that stores only its result."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from waveflow.context import Context, Ragged
+from waveflow.first_batch import no_first_batch
 
 Step = tuple[Callable, Callable]  # (apply, undo), each (values, context) -> (values, log_det)
 
@@ -31,24 +31,6 @@ def run_reversibly(
     ragged = isinstance(context, Ragged)
     values, mask = context if ragged else (context, None)
     return _Reversible.apply(steps, x, values, mask, *parameters)
-
-
-_rebuilding = False
-
-
-@contextmanager
-def _rebuild() -> Iterator[None]:
-    global _rebuilding
-    before, _rebuilding = _rebuilding, True
-    try:
-        yield
-    finally:
-        _rebuilding = before
-
-
-def is_rebuilding() -> bool:
-    """Whether a backward pass is rebuilding activations: no layer may take these for data to initialise from."""
-    return _rebuilding
 
 
 class _Reversible(torch.autograd.Function):
@@ -92,7 +74,7 @@ class _Reversible(torch.autograd.Function):
                 values = values.detach().requires_grad_(wants_context)
             context = values if mask is None else Ragged(values, mask)
             with torch.autocast(**ctx.autocast):
-                with torch.no_grad(), _rebuild():
+                with torch.no_grad(), no_first_batch():
                     x, _ = undo(x, context)
                 x = x.detach().requires_grad_()
                 with torch.enable_grad():
