@@ -43,10 +43,13 @@ class Squeeze(Bijector):
         if self.dims == 1:
             batch, channels, length = x.shape
             z = x.reshape(batch, channels, length // f, f).transpose(2, 3)
+            z = z.reshape(batch, channels * f, length // f)
         else:
             batch, channels, height, width = x.shape
-            z = x.reshape(batch, channels, height // f, f, width // f, f).permute(0, 1, 3, 5, 2, 4)
-        return z.reshape(batch, *self.output_shape(tuple(x.shape[1:]))), zero_log_det(x)
+            z = x.reshape(batch, channels, height // f, f, width // f, f).permute(0, 2, 4, 1, 3, 5)
+            # Channels innermost in memory: what convolutions want that follow.
+            z = z.reshape(batch, height // f, width // f, channels * f**2).permute(0, 3, 1, 2)
+        return z, zero_log_det(x)
 
     def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         f = self.factor
@@ -72,6 +75,38 @@ class Squeeze(Bijector):
         if inverse:
             return None if event[0] % f**self.dims == 0 else f"channels divisible by {f**self.dims}"
         return None if all(n % f == 0 for n in event[1:]) else f"{axes} divisible by {f}"
+
+
+class Flatten(Bijector):
+    """Lay the numbers of an event, an image's say, in one row.
+
+    Args:
+        event_shape: of the events, (C, H, W).
+
+    Shape:
+        ``(B, *event_shape)`` to ``(B, D)``, in the order of memory: channel by channel, row by row.
+    """
+
+    constant_log_det = True
+
+    def __init__(self, event_shape: Sequence[int]):
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return x.flatten(1), zero_log_det(x)
+
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return z.unflatten(1, self.event_shape), zero_log_det(z)
+
+    def output_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return (prod(event),)
+
+    def expects(self, event: tuple[int, ...], inverse: bool) -> str | None:
+        if not inverse:
+            return super().expects(event, inverse)
+        size = prod(self.event_shape)
+        return None if event == (size,) else f"events of shape ({size},)"
 
 
 class MultiScale(Bijector):
