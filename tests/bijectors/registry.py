@@ -1,6 +1,7 @@
 """Every bijector of the library, in the configurations worth testing: name -> (bijector, x, context)."""
 
 import registry_autoregressive
+import registry_glow
 import registry_models
 import registry_vectors
 import torch
@@ -151,6 +152,7 @@ BIJECTORS = {
     "MultiScale of an image": lambda: (two_levels(), random(2, 1, 4, 4), None),
     "MultiScale, inverted memory": lambda: (two_levels("invert"), random(2, 1, 4, 4), None),
     **registry_autoregressive.BIJECTORS,
+    **registry_glow.BIJECTORS,
     **registry_models.BIJECTORS,
     **registry_vectors.BIJECTORS,
 }

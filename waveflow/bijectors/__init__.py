@@ -2,16 +2,19 @@
 
 from waveflow.bijectors.autoregressive import Autoregressive
 from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inverse, validation
+from waveflow.bijectors.conditional_elementwise import ConditionalElementwise
 from waveflow.bijectors.coupling import Coupling
 from waveflow.bijectors.interop import FromTransform
 from waveflow.bijectors.linear import InvertibleConv1x1, LULinear, Permutation
 from waveflow.bijectors.linear_prediction import LinearPrediction
+from waveflow.bijectors.logit import Logit
 from waveflow.bijectors.mixture import MixtureOfLogisticsCDF
-from waveflow.bijectors.norm import ActNorm
+from waveflow.bijectors.norm import ActNorm, BatchNorm
+from waveflow.bijectors.offset import Offset
 from waveflow.bijectors.partition import Alternating, Checkerboard, Halves, Partition
 from waveflow.bijectors.planar import Planar
 from waveflow.bijectors.radial import Radial
-from waveflow.bijectors.shape import MultiScale, Squeeze
+from waveflow.bijectors.shape import Flatten, MultiScale, Squeeze
 from waveflow.bijectors.spline import RationalQuadraticSpline
 from waveflow.bijectors.sylvester import Sylvester
 from waveflow.bijectors.univariate import LOG_SCALES, Affine, Elementwise, Shift, Standardise, Univariate
@@ -23,12 +26,15 @@ __all__ = [
     "Affine",
     "Alternating",
     "Autoregressive",
+    "BatchNorm",
     "Bijector",
     "Chain",
     "Checkerboard",
+    "ConditionalElementwise",
     "Conditioned",
     "Coupling",
     "Elementwise",
+    "Flatten",
     "FromTransform",
     "Halves",
     "Identity",
@@ -36,8 +42,10 @@ __all__ = [
     "InvertibleConv1x1",
     "LULinear",
     "LinearPrediction",
+    "Logit",
     "MixtureOfLogisticsCDF",
     "MultiScale",
+    "Offset",
     "Partition",
     "Permutation",
     "Planar",

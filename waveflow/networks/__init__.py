@@ -1,6 +1,7 @@
 """Networks that produce the parameters of bijectors; none of them needs an inverse."""
 
 from waveflow.networks.convolution import ChannelsLastConv1d
+from waveflow.networks.coupling_net import CouplingNet, ZeroConv2d
 from waveflow.networks.made import MADE
 from waveflow.networks.masks import MaskedLinear, degree_mask
 from waveflow.networks.mlp import MLP
@@ -11,10 +12,12 @@ __all__ = [
     "MADE",
     "MLP",
     "ChannelsLastConv1d",
+    "CouplingNet",
     "FoldedWaveNetStack",
     "LinearUpsampler",
     "MaskedLinear",
     "TransposedUpsampler",
     "WaveNetStack",
+    "ZeroConv2d",
     "degree_mask",
 ]
