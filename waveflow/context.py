@@ -26,3 +26,12 @@ class Ragged(NamedTuple):
 
 
 Context = Tensor | Ragged | None
+
+
+def repeat_context(context: Context, times: int) -> Context:
+    """The whole batch ``times`` times, one after the other: (B, ...) to (times * B, ...)."""
+    if context is None or times == 1:
+        return context
+    if isinstance(context, Ragged):
+        return Ragged(repeat_context(context.values, times), repeat_context(context.mask, times))
+    return context.repeat(times, *[1] * (context.ndim - 1))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from waveflow.bijectors.base import Bijector, sum_event, zero_log_det
 from waveflow.bijectors.implicit import is_transformed, solve_differentiably
-from waveflow.bijectors.solvers import SOLVERS, Solution, Solver, order_of
+from waveflow.bijectors.solvers import Solution, Solver, find_solver, order_of
 from waveflow.bijectors.univariate import Univariate
 from waveflow.context import Context, Ragged
 
@@ -67,9 +67,7 @@ class Autoregressive(Bijector):
 
     @solver.setter
     def solver(self, solver: str | Solver) -> None:
-        if isinstance(solver, str) and solver not in SOLVERS:
-            raise ValueError(f"Autoregressive expects a solver out of {sorted(SOLVERS)}, got {solver!r}")
-        self._solver = SOLVERS[solver] if isinstance(solver, str) else solver
+        self._solver = find_solver(solver, "Autoregressive")
 
     def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         z, log_derivative = self.univariate(x, self._params(x, context))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from waveflow.bijectors.base import sum_event
 from waveflow.bijectors.univariate import Univariate
 from waveflow.context import Context
+from waveflow.errors import InputError
 
 
 class Solution(NamedTuple):
@@ -129,6 +130,17 @@ class Auto:
 
 SOLVERS = {"sequential": Sequential(), "jacobi": Jacobi(), "auto": Auto()}
 """Solvers by name, with their defaults."""
+
+
+def find_solver(solver: str | Solver, owner: str) -> Solver:
+    """The solver of that name, or ``solver`` itself if it is one.
+
+    Raises:
+        InputError: for an unknown name, on behalf of ``owner``.
+    """
+    if isinstance(solver, str) and solver not in SOLVERS:
+        raise InputError(f"{owner} expects a solver out of {sorted(SOLVERS)}, got {solver!r}")
+    return SOLVERS[solver] if isinstance(solver, str) else solver
 
 
 def order_of(conditioner: nn.Module, z: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from waveflow.bijectors.base import Bijector, validation
-from waveflow.context import Context, Ragged
+from waveflow.context import Context, Ragged, repeat_context
 from waveflow.distributions.bases import Base
 from waveflow.distributions.torch_distribution import FlowDistribution
 
@@ -157,7 +157,7 @@ class Flow(nn.Module):
             raise ValueError(f"Flow expects events of shape {event}, got {got}")
         batch = tuple(x.shape[: x.ndim - event_ndim])
         if context is not None and len(batch) > 1:
-            context = _repeat(context, prod(batch[:-1]))
+            context = repeat_context(context, prod(batch[:-1]))
         return batch, x.reshape(prod(batch), *x.shape[x.ndim - event_ndim :]), context
 
     def _draw(self, shape, context, temperature, generator) -> tuple[tuple[int, ...], Tensor, Context]:
@@ -172,16 +172,8 @@ class Flow(nn.Module):
         else:
             values = context.values if isinstance(context, Ragged) else context
             batch = (*shape, values.shape[0])
-            context = _repeat(context, prod(shape))
+            context = repeat_context(context, prod(shape))
         like = next(self.parameters(), torch.empty(0))
         dtype = torch.promote_types(like.dtype, torch.float32)
         z = self.base.sample((prod(batch), *event), temperature, generator, dtype=dtype, device=like.device)
         return batch, z, context
-
-
-def _repeat(context: Context, times: int) -> Context:
-    if times == 1:
-        return context
-    if isinstance(context, Ragged):
-        return Ragged(_repeat(context.values, times), _repeat(context.mask, times))
-    return context.repeat(times, *[1] * (context.ndim - 1))
