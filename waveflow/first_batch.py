@@ -21,6 +21,11 @@ def no_first_batch() -> Iterator[None]:
         _suspended = before
 
 
+def is_suspended() -> bool:
+    """Whether :func:`no_first_batch` holds."""
+    return _suspended
+
+
 class FirstBatchScale(nn.Module):
     r"""A scale and a shift for each channel, :math:`(x + b_c) \exp(s_c)`, that standardise the first training batch.
 

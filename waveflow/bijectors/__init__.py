@@ -2,6 +2,7 @@
 
 from waveflow.bijectors.autoregressive import Autoregressive
 from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inverse, validation
+from waveflow.bijectors.batch_norm import BatchNorm
 from waveflow.bijectors.conditional_elementwise import ConditionalElementwise
 from waveflow.bijectors.coupling import Coupling
 from waveflow.bijectors.interop import FromTransform
@@ -9,7 +10,7 @@ from waveflow.bijectors.linear import InvertibleConv1x1, LULinear, Permutation
 from waveflow.bijectors.linear_prediction import LinearPrediction
 from waveflow.bijectors.logit import Logit
 from waveflow.bijectors.mixture import MixtureOfLogisticsCDF
-from waveflow.bijectors.norm import ActNorm, BatchNorm
+from waveflow.bijectors.norm import ActNorm
 from waveflow.bijectors.offset import Offset
 from waveflow.bijectors.partition import Alternating, Checkerboard, Halves, Partition
 from waveflow.bijectors.planar import Planar
