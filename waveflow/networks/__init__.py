@@ -2,9 +2,12 @@
 
 from waveflow.networks.convolution import ChannelsLastConv1d
 from waveflow.networks.coupling_net import CouplingNet, ZeroConv2d
+from waveflow.networks.gated_pixelcnn import GatedPixelCNNStack
 from waveflow.networks.made import MADE
+from waveflow.networks.masked_conv import MaskedConv1d, MaskedConv2d
 from waveflow.networks.masks import MaskedLinear, degree_mask
 from waveflow.networks.mlp import MLP
+from waveflow.networks.pixelcnn import PixelCNNStack
 from waveflow.networks.upsample import LinearUpsampler, TransposedUpsampler
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 
@@ -14,8 +17,12 @@ __all__ = [
     "ChannelsLastConv1d",
     "CouplingNet",
     "FoldedWaveNetStack",
+    "GatedPixelCNNStack",
     "LinearUpsampler",
+    "MaskedConv1d",
+    "MaskedConv2d",
     "MaskedLinear",
+    "PixelCNNStack",
     "TransposedUpsampler",
     "WaveNetStack",
     "ZeroConv2d",
