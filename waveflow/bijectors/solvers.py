@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from waveflow.bijectors.base import sum_event
+from waveflow.bijectors.base import sum_event, zero_log_det
 from waveflow.bijectors.univariate import Univariate
 from waveflow.context import Context
 from waveflow.errors import InputError
@@ -57,16 +57,20 @@ class Sequential:
     @torch.no_grad()
     def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
         order = order_of(conditioner, z)
-        values, log_derivatives = [], []
-        stepper = conditioner.stepper(z.shape[0], context)
-        for row in z.flatten(1).t()[order].unbind():  # (B,) or (k, B)
-            value, log_derivative = univariate.inverse(row.t(), stepper.params())
-            stepper.push(value)
-            values.append(value.t())
-            log_derivatives.append(log_derivative)
         x = torch.empty_like(z, memory_format=torch.contiguous_format)
-        x.flatten(1)[:, order.flatten()] = torch.stack(values).flatten(0, -2).t()
-        log_det = sum_event(torch.stack(log_derivatives, 1))
+        log_det = zero_log_det(z)
+        # Steps are small and what they cost is mostly bookkeeping, of which inference mode needs less. Not under
+        # autocast, which would keep casts of weights made here and hand them to those who want gradients.
+        with torch.inference_mode(not torch.is_autocast_enabled(z.device.type)):
+            values, log_derivatives = [], []
+            stepper = conditioner.stepper(z.shape[0], context)
+            for row in z.flatten(1).t()[order].unbind():  # (B,) or (k, B)
+                value, log_derivative = univariate.inverse(row.t(), stepper.params())
+                stepper.push(value)
+                values.append(value.t())
+                log_derivatives.append(log_derivative.t())
+            x.flatten(1)[:, order.flatten()] = torch.stack(values).flatten(0, -2).t()
+            log_det += torch.stack(log_derivatives).flatten(0, -2).sum(0)
         if not self.polish:
             return Solution(x, log_det, 0, float("nan"))
         for _ in range(self.polish):

@@ -1,6 +1,7 @@
 """MADE: a fully connected network whose i-th output sees only what comes before i."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -141,14 +142,14 @@ def _mask_by_order(made: MADE, _=None) -> None:
     made.last.set_degrees(last, place.repeat(made.outputs))
 
 
-_GROUP = 6  # features whose units are brought up to date together
+_GROUP = 8  # features whose units are brought up to date together
+_IN_PLACE = {F.relu: torch.relu_, F.silu: partial(F.silu, inplace=True), torch.tanh: torch.tanh_}
 
-_Gather = list[tuple[slice, slice]]  # for each layer: rows, columns of its weight
-_Advance = list[tuple[int, slice, slice, slice]]  # layer, rows, the same rows within the group, columns
+_Product = tuple[int, int, int, int, int]  # layer, first row of its weight, rows, first column, columns
 
 
-def _schedule(features: int, outputs: int, degrees: list[Tensor]) -> list[tuple[_Gather | None, _Advance]]:
-    """What a stepper multiplies when 0, 1, ..., D - 1 features are known."""
+def _schedule(features: int, outputs: int, degrees: list[Tensor]) -> list[tuple[list[_Product], list[_Product]]]:
+    """What a stepper multiplies when 0, 1, ..., D - 1 features are known: first for a group of them, then for one."""
     # ends[k][n + 1]: how many rows of the input of layer k, or at last of the output, follow from n features.
     hidden = [[0, *torch.searchsorted(d, torch.arange(features), right=True).tolist()] for d in degrees]
     ends = [[0, *range(features)], *hidden, [outputs * n for n in range(features + 1)]]
@@ -158,12 +159,11 @@ def _schedule(features: int, outputs: int, degrees: list[Tensor]) -> list[tuple[
         stop = min(start + _GROUP, features)
         gather, advance = [], []
         for k, (ins, outs) in enumerate(pairwise(ends)):
-            gather.append((slice(outs[start], outs[stop]), slice(ins[start])))
-            rows = slice(outs[n], outs[n + 1])
+            if n == start:
+                gather.append((k, outs[start], outs[stop] - outs[start], 0, ins[start]))
             if outs[n] < outs[n + 1]:
-                within = slice(rows.start - outs[start], rows.stop - outs[start])
-                advance.append((k, rows, within, slice(ins[start], ins[n + 1])))
-        schedule.append((gather if n == start else None, advance))
+                advance.append((k, outs[n], outs[n + 1] - outs[n], ins[start], ins[n + 1] - ins[start]))
+        schedule.append((gather, advance))
     return schedule
 
 
@@ -171,9 +171,9 @@ class MADEStepper:
     """Runs a :class:`MADE` one feature at a time, each hidden unit once: when all that it sees is known.
 
     Activations are kept feature by feature, (units, B), so that every product takes a block of a weight and some rows
-    of a buffer, all dense. No masks are needed: what a unit must not see is not there yet. Before each group of
-    features one large product per layer gathers what the group's units see of all groups before; the rest is added by
-    small products when it is known.
+    of a buffer, all dense, and is added where it belongs. No masks are needed: what a unit must not see is not there
+    yet. Before each group of features one large product per layer gathers what the group's units see of all groups
+    before; the rest is added by small products when it is known.
 
     Args:
         made: the network; its weights are read now.
@@ -183,29 +183,26 @@ class MADEStepper:
 
     def __init__(self, made: MADE, batch: int, context: Tensor | None = None):
         self._made, self._known = made, 0
+        self._activation_ = _IN_PLACE.get(made.activation)
         with torch.no_grad(), torch.autocast(made.order.device.type, enabled=False):
-            last = [
-                t.unflatten(0, (made.outputs, made.features))[:, made.order].transpose(0, 1).flatten(0, 1)
-                for t in made.last.parameters()
-            ]
-            self._weights = [
-                made.layers[0].weight[:, made.order],
-                *(w.weight.detach() for w in made.layers[1:]),
-                last[0],
-            ]
-            self._biases = [b[:, None] for b in (*(layer.bias.detach() for layer in made.layers), last[1])]
+            weights = [made.layers[0].weight[:, made.order], *(layer.weight for layer in made.layers[1:])]
+            last = made.order[:, None] + made.features * torch.arange(made.outputs, device=made.order.device)
+            self._weights = [w.detach() for w in (*weights, made.last.weight[last.flatten()])]
+            self._biases = [layer.bias.detach()[:, None] for layer in made.layers]
+            self._biases.append(made.last.bias.detach()[last.flatten(), None])
             for k, term in enumerate(made._context_terms(context)):
                 self._biases[k] = self._biases[k] + term.t()
-            self._buffers = [last[0].new_empty(weight.shape[1], batch) for weight in self._weights]
+            new = self._weights[-1].new_empty
+            self._values = [new(w.shape[1], batch) for w in self._weights] + [new(last.numel(), batch)]
             self._advance()
 
     def params(self) -> Tensor:
-        """Parameters of the next feature in order, (B, P)."""
+        """Parameters of the next feature in order, (B, P); not to be written to."""
         return self._params
 
     def push(self, x: Tensor) -> None:
         """Tell the next feature in order, (B,)."""
-        self._buffers[0][self._known] = x.detach()
+        self._values[0][self._known] = x.detach()
         self._known += 1
         if self._known == self._made.features:
             return
@@ -218,19 +215,24 @@ class MADEStepper:
     def _advance(self) -> None:
         # Compute all that follows from the features known and from no fewer.
         gather, advance = self._made.schedule[self._known]
-        if gather:
-            self._gathered = [
-                torch.addmm(bias[rows], weight[rows, columns], buffer[columns]) if columns.stop else bias[rows]
-                for (rows, columns), weight, bias, buffer in zip(
-                    gather, self._weights, self._biases, self._buffers, strict=True
-                )
-            ]
+        for k, row, rows, _, columns in gather:
+            y, bias = self._values[k + 1].narrow(0, row, rows), self._biases[k].narrow(0, row, rows)
+            if columns:
+                weight = self._weights[k].narrow(0, row, rows).narrow(1, 0, columns)
+                torch.addmm(bias, weight, self._values[k].narrow(0, 0, columns), out=y)
+            else:
+                y.copy_(bias)
         stream = None
-        for k, rows, within, columns in advance:
-            y = torch.addmm(self._gathered[k][within], self._weights[k][rows, columns], self._buffers[k][columns])
-            if k + 1 == len(self._buffers):
+        for k, row, rows, column, columns in advance:
+            y, weight = self._values[k + 1].narrow(0, row, rows), self._weights[k].narrow(0, row, rows)
+            y.addmm_(weight.narrow(1, column, columns), self._values[k].narrow(0, column, columns))
+            if k + 1 == len(self._weights):
                 self._params = y.t()
                 return
             if self._made.residual and k % 2 == 0:
-                y = stream = y if stream is None else y + stream
-            self._buffers[k + 1][rows] = self._made.activation(y)
+                stream = y.clone() if stream is None else stream.add_(y)
+                y.copy_(stream)
+            if self._activation_:
+                self._activation_(y)
+            else:
+                y.copy_(self._made.activation(y))
