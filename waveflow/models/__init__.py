@@ -1,32 +1,41 @@
 """Models, one file a paper."""
 
 from waveflow.models.coupling_flow import CouplingFlow, CouplingFlowConfig
+from waveflow.models.glow import Glow, GlowConfig
 from waveflow.models.iaf import IAF, IAFConfig
 from waveflow.models.image_flow import ImageFlow, ImageFlowConfig
 from waveflow.models.image_model import ImageModel, ImageModelConfig
 from waveflow.models.maf import MAF, MAFConfig
+from waveflow.models.nice import NICE, NICEConfig
 from waveflow.models.nsf import NSF, NSFConfig
 from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
+from waveflow.models.realnvp import RealNVP, RealNVPConfig
 from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
 from waveflow.models.waveglow import WaveGlow, WaveGlowConfig
 
 __all__ = [
     "IAF",
     "MAF",
+    "NICE",
     "NSF",
     "CouplingFlow",
     "CouplingFlowConfig",
+    "Glow",
+    "GlowConfig",
     "IAFConfig",
     "ImageFlow",
     "ImageFlowConfig",
     "ImageModel",
     "ImageModelConfig",
     "MAFConfig",
+    "NICEConfig",
     "NSFConfig",
     "PlanarFlow",
     "PlanarFlowConfig",
     "PretrainedModel",
+    "RealNVP",
+    "RealNVPConfig",
     "VectorFlow",
     "VectorFlowConfig",
     "WaveGlow",
