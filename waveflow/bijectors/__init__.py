@@ -5,6 +5,7 @@ from waveflow.bijectors.base import Bijector, Chain, Conditioned, Identity, Inve
 from waveflow.bijectors.batch_norm import BatchNorm
 from waveflow.bijectors.conditional_elementwise import ConditionalElementwise
 from waveflow.bijectors.coupling import Coupling
+from waveflow.bijectors.flip import Flip
 from waveflow.bijectors.interop import FromTransform
 from waveflow.bijectors.linear import InvertibleConv1x1, LULinear, Permutation
 from waveflow.bijectors.linear_prediction import LinearPrediction
@@ -36,6 +37,7 @@ __all__ = [
     "Coupling",
     "Elementwise",
     "Flatten",
+    "Flip",
     "FromTransform",
     "Halves",
     "Identity",
