@@ -1,6 +1,6 @@
 """Discrete autoregressive models: each number has a distribution that follows from the numbers before it."""
 
-from math import prod
+import math
 
 import torch
 from torch import Tensor, nn
@@ -92,8 +92,8 @@ class AutoregressiveDistribution(nn.Module):
         batch, got = tuple(x.shape[: x.ndim - len(event)]), tuple(x.shape[x.ndim - len(event) :])
         if x.ndim <= len(event) or any(n not in (None, m) for n, m in zip(event, got, strict=True)):
             raise InputError(f"AutoregressiveDistribution expects batches of {event}, got {tuple(x.shape)}")
-        flat = x.reshape(prod(batch), *got)
-        params = _Scaled(self.conditioner, self.head)(flat, repeat_context(context, prod(batch[:-1])))
+        flat = x.reshape(math.prod(batch), *got)
+        params = _Scaled(self.conditioner, self.head)(flat, repeat_context(context, math.prod(batch[:-1])))
         return sum_event(self.head.log_prob(flat, params)).reshape(batch)
 
     @torch.no_grad()
@@ -126,20 +126,20 @@ class AutoregressiveDistribution(nn.Module):
                 not fit.
             FloatingPointError: if the network gives numbers that are not finite.
         """
-        if not temperature >= 0:
-            raise InputError(f"AutoregressiveDistribution expects a temperature >= 0, got {temperature}")
+        if not 0 <= temperature < math.inf:
+            raise InputError(f"AutoregressiveDistribution expects a temperature of at least 0, got {temperature}")
         event = self.event_shape(context)
         if None in event:
             raise InputError(f"AutoregressiveDistribution needs the whole shape of an event to sample, got {event}")
         values = context.values if isinstance(context, Ragged) else context
         batch = tuple(shape) if context is None else (*shape, len(values))
         like = _like(self.conditioner)
-        u = torch.rand((prod(batch), *event), generator=generator, dtype=_wide(like), device=like.device)
+        u = torch.rand((math.prod(batch), *event), generator=generator, dtype=_wide(like), device=like.device)
         # Never 0, which would give values of no probability; one u for all where nothing is to be random.
         u = u.clamp_min(torch.finfo(u.dtype).eps / 4) if temperature > 0 else torch.full_like(u, 0.5)
         if known and given is not None:
             given = given.expand(*batch, *event).reshape(u.shape)
-        solution = self.solve(u, repeat_context(context, prod(shape)), temperature, solver, given, known)
+        solution = self.solve(u, repeat_context(context, math.prod(shape)), temperature, solver, given, known)
         if not solution.log_det.isfinite().all():
             raise FloatingPointError("the network of an AutoregressiveDistribution gave numbers that are not finite")
         return solution.x.long().reshape(*batch, *event)

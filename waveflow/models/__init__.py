@@ -6,8 +6,10 @@ from waveflow.models.iaf import IAF, IAFConfig
 from waveflow.models.image_flow import ImageFlow, ImageFlowConfig
 from waveflow.models.image_model import ImageModel, ImageModelConfig
 from waveflow.models.maf import MAF, MAFConfig
+from waveflow.models.masked_conv_flow import MaskedConvFlow, MaskedConvFlowConfig
 from waveflow.models.nice import NICE, NICEConfig
 from waveflow.models.nsf import NSF, NSFConfig
+from waveflow.models.pixelcnn import GatedPixelCNN, GatedPixelCNNConfig, PixelCNN, PixelCNNConfig
 from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
 from waveflow.models.realnvp import RealNVP, RealNVPConfig
@@ -21,6 +23,8 @@ __all__ = [
     "NSF",
     "CouplingFlow",
     "CouplingFlowConfig",
+    "GatedPixelCNN",
+    "GatedPixelCNNConfig",
     "Glow",
     "GlowConfig",
     "IAFConfig",
@@ -29,8 +33,12 @@ __all__ = [
     "ImageModel",
     "ImageModelConfig",
     "MAFConfig",
+    "MaskedConvFlow",
+    "MaskedConvFlowConfig",
     "NICEConfig",
     "NSFConfig",
+    "PixelCNN",
+    "PixelCNNConfig",
     "PlanarFlow",
     "PlanarFlowConfig",
     "PretrainedModel",
