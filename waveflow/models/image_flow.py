@@ -9,7 +9,7 @@ from torch import Tensor
 
 from waveflow.bijectors import Bijector
 from waveflow.distributions import Base, Flow, StandardNormal
-from waveflow.distributions.dequantise import UniformDequantisation, to_unit_interval
+from waveflow.distributions.dequantise import UniformDequantisation, VariationalDequantisation, to_unit_interval
 from waveflow.errors import InputError
 from waveflow.models.image_model import ImageModel, ImageModelConfig
 
@@ -20,19 +20,27 @@ class ImageFlowConfig(ImageModelConfig):
 
     Args:
         dequantisation: ``"uniform"`` or ``"variational"``, see :mod:`waveflow.distributions.dequantise`.
+        dequantisation_hidden: width of the networks of ``"variational"``.
         memory: ``"store"`` or ``"invert"``, see :class:`~waveflow.bijectors.Chain`.
 
     Raises:
-        InputError: for any other choice.
+        InputError: for any other choice, or images of odd width with ``"variational"``.
     """
 
     dequantisation: Literal["uniform", "variational"] = "uniform"
+    dequantisation_hidden: int = 32
     memory: Literal["store", "invert"] = "store"
 
     def __post_init__(self):
         super().__post_init__()
         self._require_choice("dequantisation", ("uniform", "variational"))
         self._require_choice("memory", ("store", "invert"))
+        if self.dequantisation_hidden < 1:
+            raise InputError(
+                f"{self._model} expects dequantisation_hidden of at least 1, got {self.dequantisation_hidden}"
+            )
+        if self.dequantisation == "variational" and self.width % 2:
+            raise InputError(f"{self._model} expects an even width for variational dequantisation, got {self.width}")
 
 
 class ImageFlow(ImageModel):
@@ -51,7 +59,11 @@ class ImageFlow(ImageModel):
 
     def build(self) -> None:
         self.flow = Flow(self.base(self.config), self.bijector(self.config), self.image_shape)
-        self.dequantise = UniformDequantisation()
+        c = self.config
+        if c.dequantisation == "uniform":
+            self.dequantise = UniformDequantisation()
+        else:
+            self.dequantise = VariationalDequantisation(c.image_shape, c.dequantisation_hidden, memory=c.memory)
 
     @staticmethod
     def bijector(config: Any) -> Bijector:

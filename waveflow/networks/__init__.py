@@ -8,6 +8,8 @@ from waveflow.networks.masked_conv import MaskedConv1d, MaskedConv2d
 from waveflow.networks.masks import MaskedLinear, degree_mask
 from waveflow.networks.mlp import MLP
 from waveflow.networks.pixelcnn import PixelCNNStack
+from waveflow.networks.receptive_field import receptive_field
+from waveflow.networks.resnet import ResNet
 from waveflow.networks.upsample import LinearUpsampler, TransposedUpsampler
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 
@@ -23,8 +25,10 @@ __all__ = [
     "MaskedConv2d",
     "MaskedLinear",
     "PixelCNNStack",
+    "ResNet",
     "TransposedUpsampler",
     "WaveNetStack",
     "ZeroConv2d",
     "degree_mask",
+    "receptive_field",
 ]
