@@ -1,4 +1,4 @@
-"""A vocoder as the commands use it: on a device, made fast."""
+"""Models as the commands use them: on a device; vocoders made fast."""
 
 import argparse
 
@@ -44,17 +44,35 @@ def load_vocoder(options: argparse.Namespace) -> Vocoder:
     Raises:
         InputError: if there is no such checkpoint, it is no vocoder, or there is no such device.
     """
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device is cuda, but PyTorch sees no CUDA device here; use auto or cpu")
+    device = choose_device(options.device)
     if options.chunk_frames < 0:
         raise InputError(f"--chunk-frames expects 0 or more, got {options.chunk_frames}")
-    if not 0 <= options.seed < 2**63:
-        raise InputError(f"--seed expects a whole number from 0 to 2^63 - 1, got {options.seed}")
-    device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    check_seed(options.seed)
     model = load_checkpoint(options.model, device)
     if not isinstance(model, Vocoder):
         raise InputError(f"{options.model}: holds a {type(model).__name__}, which is no vocoder")
     return model.for_inference(PRECISIONS[options.precision])
+
+
+def choose_device(name: str) -> str:
+    """The device that auto, cpu or cuda stands for.
+
+    Raises:
+        InputError: for a GPU that is not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device is cuda, but PyTorch sees no CUDA device here; use auto or cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that PyTorch does not take.
+
+    Raises:
+        InputError: saying the range.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed expects a whole number from 0 to 2^63 - 1, got {seed}")
 
 
 def load_checkpoint(name: str, device: str = "cpu") -> PretrainedModel:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from waveflow import __version__
-from waveflow.cli import evaluate, import_checkpoint, info, vocode
+from waveflow.cli import edit, evaluate, import_checkpoint, info, interpolate, sample, vocode
 from waveflow.cli.command import run_command
 from waveflow.errors import InputError
 
@@ -33,13 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     parser = _Parser(
         prog="waveflow",
-        description="Use vocoders: speech from mels, their figures, their checkpoints. Training is in recipes/.",
+        description="Use trained models: speech from mels, images, blends and edits, figures, checkpoints. "
+        "Training is in recipes/.",
         epilog="Wrong input ends with exit code 2 and one line that says what was expected.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"waveflow {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (vocode, evaluate, info, import_checkpoint):
+    for command in (vocode, evaluate, sample, interpolate, edit, info, import_checkpoint):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     arguments.run(arguments)
