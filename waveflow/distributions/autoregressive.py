@@ -115,7 +115,7 @@ class AutoregressiveDistribution(nn.Module):
             temperature: see :class:`~waveflow.distributions.heads.Head`; at 0 nothing is random.
             generator: of the noise.
             solver: instead of the distribution's own.
-            given: events to go on from, of a shape that expands to what is returned.
+            given: events to go on from, of the shape of what is returned.
             known: how many of their numbers, the first in the order, are kept.
 
         Returns:
@@ -137,8 +137,8 @@ class AutoregressiveDistribution(nn.Module):
         u = torch.rand((math.prod(batch), *event), generator=generator, dtype=_wide(like), device=like.device)
         # Never 0, which would give values of no probability; one u for all where nothing is to be random.
         u = u.clamp_min(torch.finfo(u.dtype).eps / 4) if temperature > 0 else torch.full_like(u, 0.5)
-        if known and given is not None:
-            given = given.expand(*batch, *event).reshape(u.shape)
+        if given is not None and tuple(given.shape) == (*batch, *event):
+            given = given.reshape(u.shape)
         solution = self.solve(u, repeat_context(context, math.prod(shape)), temperature, solver, given, known)
         if not solution.log_det.isfinite().all():
             raise FloatingPointError("the network of an AutoregressiveDistribution gave numbers that are not finite")
