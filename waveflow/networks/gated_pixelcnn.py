@@ -73,7 +73,7 @@ class GatedPixelCNNStack(PixelStack):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        self._check(x)
+        x = self._checked(x)
         self._check_context(context)
         if context is not None:
             context = context.to(self.last.weight.dtype)

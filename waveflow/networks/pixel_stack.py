@@ -36,10 +36,11 @@ class PixelStack(nn.Module):
         colours, height, width = event
         return torch.arange(colours * height * width).reshape(colours, height * width).t().flatten()
 
-    def _check(self, x: Tensor) -> None:
+    def _checked(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or tuple(x.shape[1:]) != self.event_shape:
             expected = ", ".join(map(str, self.event_shape))
             raise ValueError(f"{type(self).__name__} expects (B, {expected}), got {tuple(x.shape)}")
+        return x.to(torch.promote_types(x.dtype, self.last.weight.dtype))
 
     def _check_context(self, context: Context) -> None:
         name = type(self).__name__

@@ -1,5 +1,7 @@
 """Networks over images run number by number: what is cached, and the few products that a step takes."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,14 +45,18 @@ class PixelStepper:
             self._colour, self._column = 0, self._column + 1
         if self._column == self._width:
             self._column, self._row = 0, self._row + 1
-        if self._row < self._height:
+        if self._row == self._height:
+            return
+        if torch.is_autocast_enabled(self._device.type):
+            with torch.autocast(self._device.type, enabled=False):
+                self._advance()
+        else:  # not even a context is entered, at a price that so small steps would feel
             self._advance()
 
     def _advance(self) -> None:
-        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-            if self._column == self._colour == 0:
-                self._start_row()
-            self._params = self._step(self._column, self._colour)
+        if self._column == self._colour == 0:
+            self._start_row()
+        self._params = self._step(self._column, self._colour)
 
     def _prepare(self, stack: PixelStack, context: Tensor | None) -> "RasterStep":
         raise NotImplementedError
@@ -199,4 +205,4 @@ def _sorted(colours: Tensor, count: int) -> tuple[Tensor, list[slice]]:
     # The order that sorts channels by colour, and where each colour then stands.
     order = colours.argsort(stable=True)
     ends = [0, *torch.bincount(colours, minlength=count).cumsum(0).tolist()]
-    return order, [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return order, [slice(a, b) for a, b in pairwise(ends)]

@@ -67,7 +67,7 @@ class PixelCNNStack(PixelStack):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        self._check(x)
+        x = self._checked(x)
         self._check_context(context)
         stream = self.first(x)
         if context is not None:
