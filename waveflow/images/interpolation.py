@@ -22,7 +22,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         \cos \omega = \frac{a \cdot b}{|a|\,|b|}
 
     taken of the directions, times (1 - t) \|a\| + t \|b\|: halfway between two draws from a Gaussian, a straight line
-    passes where hardly any draw lies. Where a and b are parallel or opposite, the line is straight.
+    passes where hardly any draw lies. Where a and b are parallel or opposite, or one is 0, the line is straight.
     """
     wide_a, wide_b, t = a.double().flatten(1), b.double().flatten(1), t.to(a.device).double()
     norm_a, norm_b = (v.norm(dim=1, keepdim=True) for v in (wide_a, wide_b))
@@ -31,7 +31,11 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     sine = omega.sin()
     direction = (torch.sin((1 - t) * omega) * unit_a + torch.sin(t * omega) * unit_b) / sine.clamp_min(1e-300)
     curved = torch.lerp(norm_a, norm_b, t) * direction
-    return torch.where(sine > 1e-6, curved, torch.lerp(wide_a, wide_b, t)).to(a.dtype).reshape(a.shape)
+    return (
+        torch.where((sine > 1e-6) & (norm_a * norm_b > 0), curved, torch.lerp(wide_a, wide_b, t))
+        .to(a.dtype)
+        .reshape(a.shape)
+    )
 
 
 def interpolate(
