@@ -2,6 +2,8 @@
 
 import registry_autoregressive
 import registry_glow
+import registry_images
+import registry_masked
 import registry_models
 import registry_vectors
 import torch
@@ -155,6 +157,8 @@ BIJECTORS = {
     "MultiScale, inverted memory": lambda: (two_levels("invert"), random(2, 1, 4, 4), None),
     **registry_autoregressive.BIJECTORS,
     **registry_glow.BIJECTORS,
+    **registry_masked.BIJECTORS,
+    **registry_images.BIJECTORS,
     **registry_models.BIJECTORS,
     **registry_vectors.BIJECTORS,
 }
