@@ -15,6 +15,7 @@ of which the last layers would be zero, are moved by N(0, 0.05). ``--quick`` reh
 
 import argparse
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -131,10 +132,10 @@ def take_turns(calls: dict, repeats: int) -> tuple[dict, float]:
 
 def print_times(title: str, flows: dict, seconds: dict) -> None:
     columns = ("log_prob", "+ backward", "sample")
-    print(f"\n{title + ': CPU ms':44}{'parameters':>12}" + "".join(f"{column:>12}" for column in columns))
+    print(f"\n{title + ': CPU ms':52}{'parameters':>12}" + "".join(f"{column:>12}" for column in columns))
     for name, flow in flows.items():
         values = "".join(f"{1000 * seconds[name, column]:12.1f}" for column in columns)
-        print(f"{name:44}{flow.size // 1000:11}k{values}")
+        print(f"{name:52}{flow.size:12,}{values}")
     ours = {column: seconds["waveflow", column] for column in columns}
     peers = [name for name in flows if name in TORCH_PEERS]
     fastest = {column: min((seconds[name, column] for name in peers), default=float("nan")) for column in columns}
@@ -142,19 +143,19 @@ def print_times(title: str, flows: dict, seconds: dict) -> None:
     if "flowjax" in flows:
         rows["flowjax / waveflow"] = {column: seconds["flowjax", column] for column in columns}
     for row, theirs in rows.items():
-        print(f"{row:56}" + "".join(f"{theirs[column] / ours[column]:12.2f}" for column in columns))
+        print(f"{row:64}" + "".join(f"{theirs[column] / ours[column]:12.2f}" for column in columns))
     if peers:
-        print(f"{'waveflow sample / fastest torch log_prob':56}{'':24}{ours['sample'] / fastest['log_prob']:12.2f}")
+        print(f"{'waveflow sample / fastest torch log_prob':64}{'':24}{ours['sample'] / fastest['log_prob']:12.2f}")
 
 
 def precision(peers: Sequence[str], steps: int, quick: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = 2 * torch.randn(1000, 43, generator=generator)
+    x = 2 * torch.randn(100 if quick else 1000, 43, generator=generator)
     maps = (Affine("gentle"), Standardise("gentle"), RationalQuadraticSpline(), MixtureOfLogisticsCDF())
     print("log-det of 43 features given the same parameters, bfloat16 autocast against float32: max difference, nats")
     print(f"{'':32}{'forward':>12}{'inverse':>12}")
     for univariate in maps:
-        params = torch.randn(1000, univariate.params, 43, generator=generator)
+        params = torch.randn(len(x), univariate.params, 43, generator=generator)
         errors = [autocast_error(direction, x, params) for direction in (univariate.forward, univariate.inverse)]
         print(f"{type(univariate).__name__:32}" + "".join(f"{error:12.1e}" for error in errors))
 
@@ -194,7 +195,10 @@ def toys(rows: int, seed: int = 0) -> Tensor:
 
 
 def trained(peers: Sequence[str], kind: str, steps: int, quick: bool) -> Iterator[tuple[str, TorchFlow]]:
-    """waveflow's and the PyTorch peers' flows of 8 features, after the same steps of Adam on the same rows."""
+    """waveflow's and the PyTorch peers' flows of 8 features, after the same steps of Adam on the same rows.
+
+    After none, waveflow's is moved, as others are by their first weights.
+    """
     x = toys(10_000)
     hidden = (16, 16) if quick else (100, 100)
     for name, flow in libraries([name for name in peers if name in TORCH_PEERS], kind, 8, hidden):
@@ -203,24 +207,24 @@ def trained(peers: Sequence[str], kind: str, steps: int, quick: bool) -> Iterato
         for _ in range(steps):
             flow.log_prob_backward(x[torch.randint(len(x), (256,), generator=generator)])
             optimizer.step()
+        if name == "waveflow" and not steps:
+            perturb(flow.module)
         yield name, flow
 
 
 def inverse(peers: Sequence[str], steps: int, quick: bool) -> None:
-    x = toys(2000, seed=1)
-    data = {"data": x, "5 sd": 5 * x / x.abs().amax(1, keepdim=True), "5 x data": 5 * x}
+    x = toys(200 if quick else 2000, seed=1)
+    data = {"data": x, "5 sd": 5 * x / x.abs().amax(1, keepdim=True), "times 5": 5 * x}
+    print(f"max |x - f^-1(f(x))| in float32, D = 8, {len(x)} rows: data; each scaled until its farthest feature is 5")
     print(
-        "max |x - f^-1(f(x))| in float32, D = 8, 2000 rows: the data, each scaled until its farthest feature is 5 standard"
+        f"standard deviations out; all 5 times as far. Weights as they start (waveflow's moved), or after {steps} steps"
     )
-    print(f"deviations out, and all 5 times as far; weights as they start (waveflow's moved) or after {steps} steps")
     print(f"{'':32}{'initial':>12}{'':24}{'trained':>12}")
     print(f"{'':32}" + 2 * "".join(f"{column:>12}" for column in data))
     for kind in ("maf", "nsf-ar", "nsf-coupling"):
         rows: dict[str, list[str]] = {}
         for stage in (0, steps):
             for name, flow in trained(peers, kind, stage, quick):
-                if name == "waveflow" and stage == 0:
-                    perturb(flow.module)
                 rows.setdefault(name, []).extend(reconstruction(flow, given) for given in data.values())
                 if name == "waveflow" and kind != "nsf-coupling":
                     set_solver(flow.module, Sequential(polish=2))
@@ -250,25 +254,24 @@ def reconstruction(flow: TorchFlow, x: Tensor) -> str:
 
 
 def stress(peers: Sequence[str], steps: int, quick: bool) -> None:
-    x = 2 * torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
-    print(
-        f"max |x - f^-1(f(x))| in float32, D = 8, 2000 rows of 2 N(0, I), after {steps} steps and all parameters times"
-    )
-    print(f"{'':32}" + "".join(f"{gain:>22}" for gain in (1, 2, 4)))
-    for kind in MODELS:
-        for name, flow in trained(peers, kind, steps, quick):
-            errors, says = [], []
-            for doublings in range(3):
-                if doublings:
-                    with torch.no_grad():
-                        for parameter in flow.module.parameters():
-                            parameter.mul_(2)
-                errors.append(reconstruction(flow, x))
-                if name == "waveflow":
-                    says.append(checked_sample(flow.module, len(x)))
-            print(f"{f'{kind}, {name}':32}" + "".join(f"{error:>22}" for error in errors))
-            if says:
-                print(f"{'    sample(check=1e-3)':32}" + "".join(f"{said:>22}" for said in says))
+    x = 2 * torch.randn(200 if quick else 2000, 8, generator=torch.Generator().manual_seed(0))
+    print(f"max |x - f^-1(f(x))| in float32, D = 8, {len(x)} rows of 2 N(0, I), with all parameters multiplied")
+    for stage, weights in ((0, "as they start (waveflow's moved)"), (steps, f"after {steps} steps")):
+        print(f"{weights:32}" + "".join(f"{f'times {gain}':>22}" for gain in (1, 2, 4)))
+        for kind in MODELS:
+            for name, flow in trained(peers, kind, stage, quick):
+                errors, says = [], []
+                for doublings in range(3):
+                    if doublings:
+                        with torch.no_grad():
+                            for parameter in flow.module.parameters():
+                                parameter.mul_(2)
+                    errors.append(reconstruction(flow, x))
+                    if name == "waveflow":
+                        says.append(checked_sample(flow.module, len(x)))
+                print(f"{f'{kind}, {name}':32}" + "".join(f"{error:>22}" for error in errors))
+                if says:
+                    print(f"{'    sample(check=1e-3)':32}" + "".join(f"{said:>22}" for said in says))
 
 
 def checked_sample(model: torch.nn.Module, rows: int) -> str:
@@ -276,8 +279,9 @@ def checked_sample(model: torch.nn.Module, rows: int) -> str:
     try:
         with torch.no_grad():
             model.sample((rows,), check=1e-3, generator=generator)
-    except FloatingPointError:
-        return "raised"
+    except FloatingPointError as error:
+        off = re.search(r"off by (\S+)", str(error))
+        return f"raised: {off[1]}" if off else "raised: not finite"
     return "returned"
 
 
@@ -342,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that all runs")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    steps = arguments.steps or (5 if arguments.quick else 300)
+    steps = (5 if arguments.quick else 300) if arguments.steps is None else arguments.steps
     if arguments.what == "times":
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # jax takes as many threads as cores are allowed
