@@ -183,10 +183,11 @@ class AutoregressiveDistribution(nn.Module):
                 f"AutoregressiveDistribution expects to go on from {tuple(u.shape)} with 0 ... {size} numbers known, "
                 f"got {got} and {known} known"
             )
-        if given.numel() and not (given.min() >= 0 and given.max() < self.head.values):
+        least, largest = (given.min().item(), given.max().item()) if given.numel() else (0, 0)
+        if not 0 <= least <= largest < self.head.values:
             raise InputError(
                 f"AutoregressiveDistribution expects numbers 0 ... {self.head.values - 1} to go on from, "
-                f"got {given.min()} ... {given.max()}"
+                f"got {least} ... {largest}"
             )
         places = order_of(self.conditioner, u).flatten()[:known]
         return u.flatten(1).index_copy(1, places, -1 - given.to(u.dtype).flatten(1)[:, places]).reshape(u.shape)
