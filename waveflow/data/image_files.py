@@ -94,7 +94,7 @@ def _convert(image: Image.Image, deep: bool, frames: int, channels: int | None, 
         changes.append(f"{image.mode} turned to RGB")
     if own == "RGB" or channels == 3:
         image = image.convert("RGB")
-    if channels == 1 and own == "RGB":
+    if channels == 1 and own == "RGB" and not _is_grey(image):
         changes.append("colours turned to grey")
     if channels == 3 and own == "L":
         changes.append("grey turned to colour")
@@ -103,6 +103,13 @@ def _convert(image: Image.Image, deep: bool, frames: int, channels: int | None, 
     if size is not None and image.size != (size, size):
         width, height = image.size
         changes.append(f"brought from {width}x{height} to {size}x{size}")
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return ReadImage(torch.tensor(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), tuple(changes))
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = image.split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()
