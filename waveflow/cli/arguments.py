@@ -20,7 +20,7 @@ def parse_arguments(arguments: type[T], argv: Sequence[str] | None = None) -> T:
     """Read the command line of a recipe into its dataclass.
 
     Each field is a flag (``batch_size`` is ``--batch-size``; a bool is a switch), the docstring's ``Args`` are the
-    help. ``--config file.yaml`` reads fields from a file, ``--print_config`` prints such a file.
+    help, those of classes it derives from included. ``--config file.yaml`` reads fields from a file, ``--print_config`` prints such a file.
 
     Args:
         arguments: a dataclass whose fields all have defaults.
@@ -30,10 +30,10 @@ def parse_arguments(arguments: type[T], argv: Sequence[str] | None = None) -> T:
         InputError: for an unknown flag, a value of another type, or a configuration file that cannot be used.
         SystemExit: after ``--help`` and ``--print_config``.
     """
-    described = parse_docstring(inspect.getdoc(arguments) or "")
-    help_of = {param.arg_name: param.description for param in described.params}
+    described = [parse_docstring(inspect.cleandoc(cls.__doc__ or "")) for cls in arguments.__mro__]
+    help_of = {param.arg_name: param.description for one in reversed(described) for param in one.params}
     types = typing.get_type_hints(arguments)
-    parser = ArgumentParser(description=described.short_description, exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(description=described[0].short_description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these settings.")
     for field in dataclasses.fields(arguments):
         flag, text = "--" + field.name.replace("_", "-"), help_of.get(field.name)

@@ -1,0 +1,85 @@
+"""What is known of a model of images when its training is over."""
+
+import json
+import math
+from typing import Any
+
+import torch
+
+from waveflow.audio.atomic import write_whole
+from waveflow.data import ImageSet
+from waveflow.evaluation.image_likelihood import ImageLikelihood, image_likelihood_of
+from waveflow.models import ImageFlow, ImageModel
+from waveflow.training.curve import draw_curve, read_curve
+from waveflow.training.image_arguments import ImageArguments
+from waveflow.training.image_data import some
+from waveflow.training.image_grids import draw_completions, draw_interpolations, draw_samples, draw_temperatures
+from waveflow.training.minutes import Minutes
+from waveflow.training.run_folder import RunFolder
+
+
+def report(
+    folder: RunFolder, images: ImageSet, minutes: Minutes, args: ImageArguments, device: torch.device, steps: int
+) -> None:
+    """Test the model that was written, the averaged one, on images never looked at; draw what it can do.
+
+    Leaves ``test.json`` and ``curve.png`` in the logs, grids among the samples, and says so.
+
+    Raises:
+        FloatingPointError: if the likelihood is not finite.
+        OSError: if a file cannot be written.
+    """
+    model = ImageModel.from_pretrained(folder.path, device)
+    chosen = some(images.test, args.test_images)
+    found = image_likelihood_of(model, chosen, args.batch_size, args.seed)
+    content = {
+        "model": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": steps,
+        minutes.unit.replace(" ", "_"): round(minutes.total, 2),
+        "data": images.name,
+        "note": images.note,
+        "training_images": len(images.train),
+        **_figures(found, len(images.test)),
+    }
+    write_whole(folder.logs / "test.json", (json.dumps(content, indent=2) + "\n").encode())
+    validation = read_curve(folder.logs / "metrics.csv", "validate/bits_per_dim")
+    train = read_curve(folder.logs / "metrics.csv", "train/bits_per_dim")
+    draw_curve(folder.logs / "curve.png", train, validation, {0: 0.0} | minutes.at, minutes.unit)
+    try:
+        _draw(folder, model, images, args)
+    except FloatingPointError as error:
+        print(f"not all grids could be drawn: {error}", flush=True)
+
+    steps_of = sorted(validation)
+    print(f"validation: {validation[steps_of[0]]:.3f} -> {validation[steps_of[-1]]:.3f} bits/dim")
+    kind = "exact" if found.exact else "an upper bound, with one draw of noise an image"
+    which = f"all {found.images:,}" if found.images == len(images.test) else f"{found.images:,} of {len(images.test):,}"
+    print(f"test: {found.bits_per_dim:.4f} ± {found.standard_error:.4f} bits/dim on {which} images ({kind})")
+    if images.values == 2:
+        print(f"test: {-found.nats:.2f} ± {found.nats_standard_error:.2f} nats an image; {images.note}")
+    print(f"model: {folder.path}   figures: {folder.logs / 'test.json'}   pictures: {folder.samples}")
+
+
+def _figures(found: ImageLikelihood, of: int) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else value  # JSON knows no NaN
+
+    return {
+        "test_images": found.images,
+        "test_images_there_are": of,
+        "bits_per_dim": found.bits_per_dim,
+        "standard_error": number(found.standard_error),
+        "negative_log_likelihood_nats": -found.nats,
+        "negative_log_likelihood_standard_error": number(found.nats_standard_error),
+        "exact": found.exact,
+    }
+
+
+def _draw(folder: RunFolder, model: ImageModel, images: ImageSet, args: ImageArguments) -> None:
+    draw_samples(folder.samples / "samples.png", model, args.samples, args.temperature, args.seed)
+    draw_temperatures(folder.samples / "temperatures.png", model, args.seed)
+    if isinstance(model, ImageFlow):
+        draw_interpolations(folder.samples / "interpolations.png", model, images.test)
+    else:
+        draw_completions(folder.samples / "completions.png", model, images.test, args.temperature, args.seed)
