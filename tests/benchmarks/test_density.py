@@ -91,12 +91,13 @@ def norm(module):
 
 
 def test_a_sample_that_is_off_is_reported(density):
-    model = density.waveflow("nsf-coupling", 8, (16, 16)).module
-    density.perturb(model, 3.0)
+    torch.manual_seed(0)
+    model = density.waveflow("nsf-coupling", 8, (100, 100)).module
+    density.perturb(model)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(30)
-    assert density.checked_sample(model, 100).startswith("raised: ")
+            parameter.mul_(4)
+    assert re.fullmatch(r"raised: \d\S*", density.checked_sample(model, 2000))
 
 
 def test_univariate_maps_are_exact_under_autocast(density, capsys):
@@ -109,10 +110,11 @@ def test_univariate_maps_are_exact_under_autocast(density, capsys):
 
 def test_an_autocast_that_costs_precision_is_seen(density):
     def careless(x, params):
-        return x, (x.bfloat16() * params[:, 0]).float()
+        return x, x @ mixing
 
-    x, params = torch.randn(10, 4), torch.randn(10, 1, 4)
-    assert density.autocast_error(careless, x, params) > 1e-3
+    generator = torch.Generator().manual_seed(0)
+    x, mixing = (torch.randn(20, 20, generator=generator) for _ in range(2))
+    assert density.autocast_error(careless, x, torch.zeros(20, 1, 20)) > 1e-3
 
 
 def test_inverse_errors(density, twin, capsys):
