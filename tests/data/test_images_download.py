@@ -95,7 +95,7 @@ def test_what_is_there_is_left_alone(small_mnist, tmp_path):
 
 def test_a_broken_download_is_continued(small_mnist, tmp_path):
     with Server(FILES, cut=20) as server:
-        with pytest.raises(InputError, match="20 of .* run again to continue"):
+        with pytest.raises(InputError, match=r"20 of .* run again to continue"):
             download_mnist(tmp_path, server.url, progress=False)
         assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
         server.cut = None
@@ -142,7 +142,7 @@ def test_another_archive_is_refused_and_removed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_network_one_line_says_so(monkeypatch, tmp_path):
+def test_without_a_network_one_line_says_so(tmp_path):
     with Server({}) as server:
         url = server.url
     for call in (lambda: download_mnist(tmp_path, url), lambda: download_cifar10(tmp_path, url)):
@@ -151,7 +151,7 @@ def test_without_a_network_one_line_says_so(monkeypatch, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_only_some_sets_are_fetched(tmp_path, monkeypatch):
+def test_only_some_sets_are_fetched(tmp_path):
     with pytest.raises(InputError, match="--download belongs to mnist and cifar10, got it with digits"):
         download_images("digits", tmp_path)
     (tmp_path / "cifar-10-batches-py").mkdir()

@@ -115,6 +115,7 @@ def test_binary_and_flipped_sets_are_made_of_the_same(tmp_path):
 
 
 TRAIN = "train-images-idx3-ubyte"
+NO_TEST = {"t10k-images-idx3-ubyte": idx(IMAGES[:0]), "t10k-labels-idx1-ubyte": idx(LABELS[:0])}
 
 
 @pytest.mark.parametrize(
