@@ -37,7 +37,7 @@ def broken(checkpoint, tmp_path):
         elif name == "truncated configuration":
             config.write_bytes(config.read_bytes()[:50])
         elif name == "another model":
-            config.write_text(json.dumps(content | {"model": "Glow"}))
+            config.write_text(json.dumps(content | {"model": "Theremin"}))
         elif name == "another version":
             config.write_text(json.dumps(content | {"format_version": 99}))
         elif name == "another program":
@@ -64,7 +64,7 @@ def broken(checkpoint, tmp_path):
         "no weights": "no model.safetensors",
         "weights a folder": "os error",
         "truncated configuration": "config.json: not JSON",
-        "another model": "holds a 'Glow'",
+        "another model": "holds a 'Theremin'",
         "another version": "format version 99",
         "another program": "not a waveflow checkpoint",
         "another width": "expected",
