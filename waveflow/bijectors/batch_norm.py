@@ -75,7 +75,7 @@ class BatchNorm(Bijector):
         count = _over_ranks(torch.full_like(values[:, 0], values.shape[1]))
         mean = _over_ranks(values.sum(1)) / count
         variance = _over_ranks((values - mean[:, None]).square().sum(1)) / count
-        weight = torch.where(self.initialized, self.momentum, 1.0).to(mean.dtype)
+        weight = torch.ones_like(mean).masked_fill(self.initialized, self.momentum)
         old_mean, old_variance = self._stored(x)
         mean = torch.lerp(old_mean, mean, weight)
         variance = torch.lerp(old_variance, variance, weight)
