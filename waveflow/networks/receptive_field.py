@@ -19,8 +19,8 @@ def receptive_field(
     \|d (random weights \* parameters) / d input\| over several draws of the input, and of the network's own weights.
 
     The network is copied to float64 and every parameter perturbed by N(0, ``perturbation``), since layers that start at
-    zero would hide all. What a mask hides has a gradient of exactly zero; several draws keep ReLUs that happen to be off
-    from hiding what is seen.
+    zero would hide all. What a mask hides has a gradient of exactly zero; several draws keep ReLUs that happen to be
+    off from hiding what is seen.
 
     Args:
         network: called as ``network(x, context)``, giving (B, P, \*shape) for x (B, \*shape); it is left as it was.
