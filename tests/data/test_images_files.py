@@ -2,6 +2,8 @@
 
 import io
 import logging
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -52,8 +54,6 @@ def test_16_bits_are_brought_to_8_with_a_word(tmp_path):
 
 def test_16_bit_colours_are_brought_to_8_with_a_word(tmp_path):
     """Pillow writes no such file: the chunks of one, by hand."""
-    import struct
-    import zlib
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
