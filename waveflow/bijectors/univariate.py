@@ -21,16 +21,27 @@ def _sigmoid(raw: Tensor) -> Tensor:
     return F.logsigmoid(raw + 2.0)
 
 
+def _floored_sigmoid(raw: Tensor) -> Tensor:
+    return (0.3 + 0.7 * torch.sigmoid(raw + 2.0)).log()
+
+
 def _exp(raw: Tensor) -> Tensor:
     return raw
 
 
-LOG_SCALES = {"tanh_exp": _tanh_exp, "gentle": _gentle, "sigmoid": _sigmoid, "exp": _exp}
+LOG_SCALES = {
+    "tanh_exp": _tanh_exp,
+    "gentle": _gentle,
+    "sigmoid": _sigmoid,
+    "floored_sigmoid": _floored_sigmoid,
+    "exp": _exp,
+}
 """Raw parameter -> log of a scale, by name.
 
 ``tanh_exp``: within [-5, 5], the identity near 0. ``gentle``: the same within [-2, 2], for stacks of vectors whose
 inverse is to hold in float32 even where their networks have grown. ``sigmoid``: log sigmoid(raw + 2), at most 0
-(Glow). ``exp``: the raw value itself, unbounded (the papers' WaveGlow, WaveFlow and ClariNet, and imported weights).
+(Glow). ``floored_sigmoid``: log(0.3 + 0.7 sigmoid(raw + 2)), so that many inverses in a row cannot overflow. ``exp``:
+the raw value itself, unbounded (the papers' WaveGlow, WaveFlow and ClariNet, and imported weights).
 """
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from waveflow.bijectors import (
+    LOG_SCALES,
     ActNorm,
     Affine,
     Bijector,
@@ -33,7 +34,9 @@ class GlowConfig(ImageFlowConfig):
         levels: L, scales of the image; each halves height and width.
         steps: K, steps of flow in each level.
         hidden: width of the couplings' networks.
-        coupling: ``"affine"``, by a scale sigmoid(raw + 2) and a shift, or ``"additive"``, by a shift alone.
+        coupling: ``"affine"``, by a scale and a shift, or ``"additive"``, by a shift alone.
+        scale: scale map of affine couplings, see ``LOG_SCALES``. The paper's is ``"sigmoid"``; the default is the same
+            with a floor, as without one samples overflow in the first hundreds of steps of training.
         convolution: ``"plain"`` or ``"plu"``, see :class:`~waveflow.bijectors.InvertibleConv1x1`.
         norm: whether the networks standardise their hidden layers by the first batch.
 
@@ -45,6 +48,7 @@ class GlowConfig(ImageFlowConfig):
     steps: int = 32
     hidden: int = 512
     coupling: Literal["affine", "additive"] = "affine"
+    scale: str = "floored_sigmoid"
     convolution: Literal["plain", "plu"] = "plain"
     norm: bool = True
 
@@ -55,6 +59,7 @@ class GlowConfig(ImageFlowConfig):
             if getattr(self, name) < 1:
                 raise InputError(f"Glow expects {name} of at least 1, got {getattr(self, name)}")
         self._require_choice("coupling", ("affine", "additive"))
+        self._require_choice("scale", tuple(LOG_SCALES))
         self._require_choice("convolution", ("plain", "plu"))
 
 
@@ -115,7 +120,7 @@ class Glow(ImageFlow):
 def _steps(channels: int, config: GlowConfig) -> Iterator[Bijector]:
     half = channels // 2
     for _ in range(config.steps):
-        univariate = Affine("sigmoid") if config.coupling == "affine" else Shift()
+        univariate = Affine(config.scale) if config.coupling == "affine" else Shift()
         network = CouplingNet(half, univariate.params * half, config.hidden, config.classes, config.norm)
         yield ActNorm(channels)
         yield InvertibleConv1x1(channels, config.convolution)
