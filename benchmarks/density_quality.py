@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("the comparison needs zuko: pip install zuko")
     for name in ("seeds", "steps", "batch_size"):
         if getattr(args, name) < 1:
-            raise InputError(f"--{name} expects at least 1, got {getattr(args, name)}")
+            raise InputError(f"--{name.replace('_', '-')} expects at least 1, got {getattr(args, name)}")
+    if not 0 < args.learning_rate < math.inf:
+        raise InputError(f"--learning-rate expects a positive number, got {args.learning_rate}")
     torch.set_num_threads(1)
     settings = {name: getattr(args, name) for name in ("steps", "batch_size", "learning_rate")}
     names = [*(["power"] if args.power else []), *args.toys]
