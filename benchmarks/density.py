@@ -313,6 +313,7 @@ def jacobi(quick: bool) -> None:
             seconds = time.process_time() - start
             solved = x if solved is None else solved
             print(f"{solver!s:68}{rounds:8}{residual:10.1e}{seconds:9.2f}{(x - solved).abs().max():17.1e}")
+    print("(rounds of all layers; as many as there are places are exact, whatever the last one still changed)")
 
 
 def series(batch: int, features: int) -> Tensor:
