@@ -155,7 +155,8 @@ class MultiScale(Bijector):
         return self.merge([*latents, x]), log_det
 
     def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        *latents, x = self.split(z)
+        latents = self.split(z)
+        x = latents.pop()
         log_det = zero_log_det(z)
         for level in reversed(self.levels):
             x, term = level.inverse(x, context)
