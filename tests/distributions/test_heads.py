@@ -137,11 +137,10 @@ def test_gradients_agree_with_finite_differences(name):
 def test_no_value_of_no_probability_is_drawn(name):
     # u as close to 0 and 1 as float32 has them, where sums that are rounded would give the first or the last value.
     head = HEADS[name]()
-    for seed in range(40):
-        params = 8 * random(1, head.params, 1, seed=seed)
-        for u in (torch.finfo(torch.float32).eps / 4, 1 - 2**-24):
-            _, log_prob = head.inverse(torch.tensor([[u]]), params)
-            assert log_prob.item() > math.log(2**-24) - 1.5
+    params = 8 * random(5000, head.params, 1)
+    for u in (torch.finfo(torch.float32).eps / 4, 1 - 2**-24):
+        _, log_prob = head.inverse(torch.full((5000, 1), u), params)
+        assert log_prob.min() > -28  # u itself is 2^-25; a border may lie close to it by chance
 
 
 @pytest.mark.parametrize("name", HEADS)
