@@ -120,19 +120,20 @@ def test_values_that_were_spread_come_back(values):
     assert torch.equal(to_values(spread, values), x)
 
 
-def png(array=COLOUR):
+def encoded(file_format="PNG"):
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG")
+    Image.fromarray(COLOUR).save(buffer, format=file_format)
     return buffer.getvalue()
 
 
 BAD = {
     "empty": (b"", "an empty file"),
     "text": (b"To be or not to be", "not a readable image"),
-    "truncated": (png()[:-40], "truncated|not a readable image"),
-    "header only": (png()[:30], "truncated|not a readable image"),
-    "damaged": (png()[:60] + b"?" * 20 + png()[80:], "not a readable image"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
+    "truncated": (encoded()[:-40], "truncated|not a readable image"),
+    "header only": (encoded()[:30], "truncated|not a readable image"),
+    "damaged": (encoded()[:60] + b"?" * 20 + encoded()[80:], "not a readable image"),
+    "PostScript": (encoded("EPS"), "not a readable image"),
+    "another format": (encoded("PCX"), "not a readable image"),
 }
 
 
