@@ -212,6 +212,8 @@ def test_temperature_zero_needs_no_noise():
     for _ in range(18):
         greedy = model.conditioner(greedy / 1.5 - 1).argmax(1).double()
     assert torch.equal(drawn[:1], greedy.long())
+    undecided = AutoregressiveDistribution(MADE(3, (8,), 4), Categorical(4), (3,))  # all values equally probable
+    assert len(undecided.sample((50,), temperature=0.0).unique(dim=0)) == 1
 
 
 def test_event_shape_may_follow_from_the_context():
