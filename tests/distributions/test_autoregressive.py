@@ -175,6 +175,9 @@ def test_leading_shapes_and_contexts(name):
     assert model.sample((0,), context).shape == (0, *batch, *event)
     assert model.log_prob(torch.zeros(0, *event), None if context is None else context[:0]).shape == (0,)
     if context is not None:
+        likely = model.sample((2,), context, temperature=0.0)
+        alone = [model.sample((), row[None], temperature=0.0) for row in context]
+        assert torch.equal(likely, torch.cat(alone).expand_as(likely)) and not torch.equal(*alone[:2])
         assert (model.log_prob(x[0, 0], context) - model.log_prob(x[0, 0], context.flip(1))).abs().min() > 1e-6
 
 

@@ -179,7 +179,7 @@ class GatedPixelCNN(_PixelModel):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mnist": {},
         "mnist-binary": {"values": 2},
-        "cifar10": {"channels": 3, "height": 32, "width": 32, "hidden": 192, "layers": 15, "kernel": 5},
+        "cifar10": {"channels": 3, "height": 32, "width": 32, "hidden": 128, "layers": 15, "kernel": 5},
         "cifar10-small": {"channels": 3, "height": 32, "width": 32, "hidden": 48, "layers": 6, "head": "logistics"},
         "digits": {"height": 8, "width": 8, "values": 17, "hidden": 24, "layers": 4, "first_kernel": 5},
     }
