@@ -8,7 +8,7 @@ from pathlib import Path
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.distributions import image_likelihood
 from waveflow.models import RealNVP
-from waveflow.training.image_arguments import ImageFlowArguments
+from waveflow.training.image_arguments import RealNVPArguments
 from waveflow.training.image_run import ImageRun
 from waveflow.training.penalty import with_penalty
 
@@ -16,18 +16,16 @@ SMALL = {"blocks": 1, "hidden": 16, "norm": "actnorm"}
 
 
 @dataclass(frozen=True)
-class Arguments(ImageFlowArguments):
+class Arguments(RealNVPArguments):
     """Train RealNVP on colour images; without any flag, on crops of the two photographs inside scikit-learn.
 
     Args:
         preset: Of RealNVP; cifar10 is the paper's (default: that with one block of 16 channels and ActNorm, for a CPU).
-        penalty: On the squared scales of weight-normed layers, as in the paper.
     """
 
     data: str = "photographs"
     steps: int = 1000
     batch_size: int = 16
-    penalty: float = 5e-5
 
 
 def main(argv: Sequence[str] | None = None) -> None:

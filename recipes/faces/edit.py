@@ -91,18 +91,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         print(
             f"strength {strength:g}: {row['smiling']:.1%} of {len(images):,} neutral faces smile "
-            f"({row['smiling_in_a_random_direction']:.1%} in a random direction), {row['bits_per_dim']:.3f} bits/dim"
+            f"({row['smiling_in_a_random_direction']:.1%} in a random direction)"
+            + (f", {row['bits_per_dim']:.3f} bits/dim" if row["bits_per_dim"] is not None else "")
             + (f", {row['broken']} could not be decoded" if row["broken"] else ""),
             flush=True,
         )
         grids.append(images)
         rows.append(row)
 
+    zoom = max(1, 96 // model.config.height)
     shown = min(args.shown, len(neutral) // 2)
     places = torch.arange(2 * shown) * len(neutral) // (2 * shown)
-    save_grid(out / "smile.png", _by_rows(torch.stack(grids)[:, places[:shown]]), columns=len(grids), gap=2)
+    save_grid(out / "smile.png", _by_rows(torch.stack(grids)[:, places[:shown]]), columns=len(grids), zoom=zoom, gap=2)
     blend = interpolate(model, neutral[places[:shown]], neutral[places[shown:]], steps=7)
-    save_grid(out / "blend.png", _by_rows(blend), columns=len(blend), gap=2)
+    save_grid(out / "blend.png", _by_rows(blend), columns=len(blend), zoom=zoom, gap=2)
     content = {
         "note": faces.note,
         "vector_from": {kind: int((faces.train.labels == i).sum()) for i, kind in enumerate(faces.classes)},
@@ -145,6 +147,8 @@ def _check(args: Arguments) -> None:
     for name, least in {"threads": 1, "batch_size": 1, "faces": 0, "shown": 1}.items():
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {getattr(args, name)}")
+    if args.faces == 1:
+        raise InputError("--faces expects 0 for all, or at least 2, got 1")
     if not args.strengths:
         raise InputError("--strengths expects at least one")
 
@@ -154,6 +158,8 @@ def _share(marks: Tensor) -> float:
 
 
 def _bits(model: ImageFlow, images: Tensor, args: Arguments) -> dict[str, Any]:
+    if len(images) < 2:
+        return {"bits_per_dim": None, "standard_error": None}
     found = image_likelihood_of(model, Images(images), args.batch_size, args.seed)
     return {"bits_per_dim": found.bits_per_dim, "standard_error": found.standard_error}
 

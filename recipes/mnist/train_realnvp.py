@@ -8,21 +8,18 @@ from pathlib import Path
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.distributions import image_likelihood
 from waveflow.models import RealNVP
-from waveflow.training.image_arguments import ImageFlowArguments
+from waveflow.training.image_arguments import RealNVPArguments
 from waveflow.training.image_run import ImageRun
 from waveflow.training.penalty import with_penalty
 
 
 @dataclass(frozen=True)
-class Arguments(ImageFlowArguments):
+class Arguments(RealNVPArguments):
     """Train RealNVP on digits; without any flag, on the small ones inside scikit-learn, in minutes on a CPU.
 
     Args:
         preset: Of RealNVP (default: digits for the small ones, otherwise mnist-small).
-        penalty: On the squared scales of weight-normed layers, as in the paper.
     """
-
-    penalty: float = 5e-5
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def draw_curve(path: Path, train: Curve, validation: Curve, minutes: Mapping[int
     Args:
         path: where to.
         train: bits per dimension of training batches.
-        validation: those of validation images; the first may be far above the others and is not shown then.
+        validation: those of validation images; the range follows from them, the first left out, which may be far off.
         minutes: at the steps of ``validation``; those that are missing are left out of the right panel.
         unit: of ``minutes``.
 
@@ -45,7 +46,7 @@ def draw_curve(path: Path, train: Curve, validation: Curve, minutes: Mapping[int
     left.set_xlabel("step")
     right.set_xlabel(f"{unit} of training")
     left.set_ylabel("bits/dim")
-    after = [bits for step, bits in validation.items() if step > 0]
+    after = [bits for step, bits in validation.items() if step > 0 and math.isfinite(bits)]
     if after:  # the beginning would flatten all that follows
         low, high = min(after), max(after)
         left.set_ylim(low - 0.1 * (high - low + 0.1), high + 0.5 * (high - low) + 0.1)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from waveflow.errors import InputError
+
 
 @dataclass(frozen=True)
 class ImageArguments:
@@ -35,6 +37,9 @@ class ImageArguments:
         samples: Images in a grid of samples.
         temperature: Of the samples: below 1 for likelier, less diverse images.
         save_every: Steps between checkpoints.
+
+    Raises:
+        InputError: for a number out of its range.
     """
 
     data: str = "digits"
@@ -63,6 +68,15 @@ class ImageArguments:
     temperature: float = 1.0
     save_every: int = 500
 
+    def __post_init__(self):
+        self._require_at_least(1, "threads", "samples")
+        self._require_at_least(0, "validate_images", "test_images", "temperature")
+
+    def _require_at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) >= least:
+                raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class ImageFlowArguments(ImageArguments):
@@ -75,6 +89,21 @@ class ImageFlowArguments(ImageArguments):
 
     dequantisation: Literal["uniform", "variational"] = "uniform"
     memory: Literal["store", "invert"] = "store"
+
+
+@dataclass(frozen=True)
+class RealNVPArguments(ImageFlowArguments):
+    """Train a RealNVP.
+
+    Args:
+        penalty: On the squared scales of weight-normed layers, as in the paper.
+    """
+
+    penalty: float = 5e-5
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._require_at_least(0, "penalty")
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ def draw(model: ImageModel, n: int, temperature: float, seed: int) -> Tensor:
 
 
 def grid_layout(model: ImageModel) -> dict[str, Any]:
-    """How :func:`~waveflow.images.save_grid` shows images of the model: a column for each class, if these are few."""
+    """How :func:`~waveflow.images.save_grid` shows images of the model: a column is of one class, if these are few."""
     c = model.config
-    columns = c.classes if 0 < c.classes <= 16 else None
+    columns = c.classes * max(1, 10 // c.classes) if 0 < c.classes <= 16 else None
     return {"values": c.values, "columns": columns, "zoom": max(1, _SIDE // max(c.height, c.width)), "gap": 1}
 
 

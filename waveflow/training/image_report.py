@@ -36,7 +36,6 @@ def report(
         "model": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": steps,
-        minutes.unit.replace(" ", "_"): round(minutes.total, 2),
         "data": images.name,
         "note": images.note,
         "training_images": len(images.train),
@@ -51,8 +50,11 @@ def report(
     except FloatingPointError as error:
         print(f"not all grids could be drawn: {error}", flush=True)
 
-    steps_of = sorted(validation)
-    print(f"validation: {validation[steps_of[0]]:.3f} -> {validation[steps_of[-1]]:.3f} bits/dim")
+    first, *_, last = (0, *sorted(validation))
+    print(
+        f"validation: {validation[first]:.3f} -> {validation[last]:.3f} bits/dim in {steps:,} steps, "
+        f"{minutes.total:.1f} {minutes.unit}"
+    )
     kind = "exact" if found.exact else "an upper bound, with one draw of noise an image"
     which = f"all {found.images:,}" if found.images == len(images.test) else f"{found.images:,} of {len(images.test):,}"
     print(f"test: {found.bits_per_dim:.4f} ± {found.standard_error:.4f} bits/dim on {which} images ({kind})")

@@ -1,5 +1,6 @@
 """What all recipes of images share: data and model by the flags, figures and grids along training, a final report."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -69,15 +70,6 @@ class ImageRun:
         **settings: Any,
     ):
         self.args = args
-        for name, least in {
-            "threads": 1,
-            "samples": 1,
-            "validate_images": 0,
-            "test_images": 0,
-            "temperature": 0,
-        }.items():
-            if not getattr(args, name) >= least:
-                raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {getattr(args, name)}")
         config = TrainerConfig(
             **{
                 "out": out,
@@ -92,6 +84,7 @@ class ImageRun:
             raise InputError(f"--preset expects one of {', '.join(model.PRESETS)}, got {preset!r}")
         torch.set_num_threads(args.threads)
         self.images = read_images(args)
+        _require_kinds(model, args.fields or {})
         fields = dict(model.PRESETS[preset]) | dict(fields or {}) | self._fields()
         model.make_config(**fields)
         self.trainer = Trainer(config)
@@ -141,8 +134,11 @@ class ImageRun:
         model.initialize(*(first[name].to(self.trainer.device) for name in ("images", "label") if name in first))
 
     def _validate(self, model: ImageModel) -> dict[str, float]:
-        with self._minutes.paused():
-            found = image_likelihood_of(model, self._validation, self.args.batch_size, self.args.seed)
+        try:
+            with self._minutes.paused():
+                found = image_likelihood_of(model, self._validation, self.args.batch_size, self.args.seed)
+        except FloatingPointError:  # no reason to lose the run
+            return {"bits_per_dim": math.inf}
         figures = {"bits_per_dim": found.bits_per_dim}
         return figures | {"negative_log_likelihood": -found.nats} if self.images.values == 2 else figures
 
@@ -181,3 +177,15 @@ class ImageRun:
         print(f"data: {images.name}, {shape}, {images.values} values: {sizes}", flush=True)
         if images.note:
             print(f"note: {images.note}", flush=True)
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", tuple: "a list"}
+
+
+def _require_kinds(model: type[ImageModel], fields: Mapping[str, Any]) -> None:
+    """Refuse fields of another type than their defaults: what comes from a command line may be anything."""
+    for name, value in fields.items():
+        kind = type(getattr(model.Config, name, None))
+        fits = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)
+        if kind in _KINDS and (not isinstance(value, fits) or isinstance(value, bool) != (kind is bool)):
+            raise InputError(f"{model.__name__} expects {name} as {_KINDS[kind]}, got {value!r}")
