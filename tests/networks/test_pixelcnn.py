@@ -1,6 +1,5 @@
 """PixelCNN's stack against plain convolutions with whole masked kernels, perturbation and its own stepper."""
 
-import copy
 from itertools import product
 
 import pytest
@@ -98,14 +97,12 @@ def test_stepper_equals_the_pass(shape, batch):
     torch.testing.assert_close(torch.stack(steps, 2), expected, atol=1e-11, rtol=0)
 
 
-def test_two_steppers_do_not_meet_and_keep_the_weights_they_were_made_with():
+def test_two_steppers_do_not_meet():
     stack = perturbed(PixelCNNStack((1, 3, 3), hidden=8, layers=1, first_kernel=3))
     x, other, expected = random(2, 1, 3, 3), random(2, 1, 3, 3, seed=1), {}
     for name, image in (("x", x), ("other", other)):
         expected[name] = stack(image).detach().flatten(2)
     steppers = {"x": stack.stepper(2), "other": stack.stepper(2)}
-    with torch.no_grad():
-        copy.deepcopy(stack).last.weight.zero_()
     for place in range(9):
         for name, image in (("x", x), ("other", other)):
             torch.testing.assert_close(steppers[name].params(), expected[name][..., place], atol=1e-5, rtol=1e-4)
@@ -161,8 +158,9 @@ def test_vmap_and_compile():
         (lambda: PixelCNNStack((1, 0, 3)), r"image \(C, H, W\) and positive sizes, got shape=\(1, 0, 3\)"),
         (lambda: PixelCNNStack((3, 3)), r"got shape=\(3, 3\)"),
         (lambda: PixelCNNStack((1, 3, 3), outputs=0), "outputs=0"),
-        (lambda: PixelCNNStack((3, 3, 3), hidden=5), "at least 2 x 3 colours and layers from 0, got hidden=5"),
+        (lambda: PixelCNNStack((3, 3, 3), hidden=5), "at least 2 x 3 colours, .* got hidden=5"),
         (lambda: PixelCNNStack((1, 3, 3), layers=-1), "layers=-1"),
+        (lambda: PixelCNNStack((1, 3, 3), first_kernel=-1), "first_kernel=-1"),
         (lambda: PixelCNNStack((1, 3, 3), kernel=4), r"odd sizes, got \(4, 4\)"),
         (lambda: PixelCNNStack((1, 3, 3))(random(2, 1, 3, 4)), r"expects \(B, 1, 3, 3\), got \(2, 1, 3, 4\)"),
         (lambda: PixelCNNStack((1, 3, 3))(random(1, 3, 3)), r"got \(1, 3, 3\)"),

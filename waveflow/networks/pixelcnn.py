@@ -52,10 +52,10 @@ class PixelCNNStack(PixelStack):
     ):
         super().__init__(shape, outputs, context)
         colours = shape[0]
-        if layers < 0 or hidden < 2 * colours:
+        if layers < 0 or hidden < 2 * colours or min(kernel, first_kernel) < 1:
             raise ValueError(
-                f"PixelCNNStack expects hidden of at least 2 x {colours} colours and layers from 0, "
-                f"got hidden={hidden}, layers={layers}"
+                f"PixelCNNStack expects hidden of at least 2 x {colours} colours, layers from 0 and kernels from 1, "
+                f"got hidden={hidden}, layers={layers}, kernel={kernel}, first_kernel={first_kernel}"
             )
         inputs, stream = torch.arange(colours), colours_of(hidden, colours)
         self.first = MaskedConv2d(inputs, stream, raster(first_kernel, first_kernel), strict=True)
