@@ -35,6 +35,9 @@ def test_zoom_repeats_pixels_and_gaps_are_black():
     assert grid.shape == (12, 15 + 2 + 15, 3)
     assert not grid[:, 15:17].any() and grid[:, :15].all() and grid[:, 17:].all()
     assert np.array_equal(grid[1::3, 18::3].transpose(2, 0, 1), batch[1].numpy())
+    column = image_grid(batch, columns=1, gap=2)
+    assert column.shape == (4 + 2 + 4, 5, 3) and not column[4:6].any()
+    assert np.array_equal(column[6:].transpose(2, 0, 1), batch[1].numpy())
 
 
 @pytest.mark.parametrize(("values", "expected"), [(2, [0, 255]), (17, [round(255 * i / 16) for i in range(17)])])
