@@ -152,6 +152,14 @@ def test_presets(name, preset):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_every_size_counts(name):
+    model = make(name)
+    larger = [make(name, **{size: getattr(model.config, size) + 2}) for size in ("layers", "kernel", "first_kernel")]
+    counts = [sum(p.numel() for p in m.parameters()) for m in (model, *larger)]
+    assert counts[0] < min(counts[1:]) and len(set(counts)) == 4
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_no_images_at_all(name):
     model = make(name, "bernoulli, labels")
     assert model.sample(0, label=torch.zeros(0, dtype=torch.int64)).shape == (0, 1, 5, 6)
