@@ -6,7 +6,7 @@ import pytest
 import torch
 from registry_vectors import BIJECTORS
 
-from waveflow.bijectors import Bijector, Elementwise, Inverse, Univariate
+from waveflow.bijectors import Bijector, Elementwise, Inverse, Standardise, Univariate
 from waveflow.distributions import Flow, StandardNormal
 from waveflow.errors import InputError
 
@@ -30,6 +30,15 @@ def test_compiles_as_one_graph(name, direction):
     torch._dynamo.reset()
     compiled = torch.compile(call, fullgraph=True, backend="eager")(x, context)
     torch.testing.assert_close(compiled, call(x, context))
+
+
+def test_compiles_again_for_events_of_another_size():
+    torch._dynamo.reset()
+    for features in (3, 5, 7):  # from the second on, sizes are symbols
+        flow = Flow(StandardNormal(), Elementwise(Standardise(), (features,)), (features,))
+        compiled = torch.compile(flow.log_prob, fullgraph=True, backend="eager")
+        x = torch.randn(4, features, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(compiled(x), flow.log_prob(x))
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])

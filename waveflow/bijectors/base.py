@@ -96,7 +96,7 @@ class Bijector(nn.Module):
         """In words, the event shapes that ``forward`` (``inverse``) takes if ``event`` is none of them, else None."""
         shape = self.event_shape
         if shape is None or (
-            len(shape) == len(event) and all(a in (None, b) for a, b in zip(shape, event, strict=True))
+            len(shape) == len(event) and all(a is None or a == b for a, b in zip(shape, event, strict=True))
         ):
             return None
         return "events of shape (" + ", ".join("any" if a is None else str(a) for a in shape) + ")"

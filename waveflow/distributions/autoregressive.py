@@ -90,7 +90,7 @@ class AutoregressiveDistribution(nn.Module):
             raise InputError("AutoregressiveDistribution gives no likelihood of padded batches: take each by itself")
         event = self.event_shape(context)
         batch, got = tuple(x.shape[: x.ndim - len(event)]), tuple(x.shape[x.ndim - len(event) :])
-        if x.ndim <= len(event) or any(n not in (None, m) for n, m in zip(event, got, strict=True)):
+        if x.ndim <= len(event) or any(n is not None and n != m for n, m in zip(event, got, strict=True)):
             raise InputError(f"AutoregressiveDistribution expects batches of {event}, got {tuple(x.shape)}")
         flat = x.reshape(math.prod(batch), *got)
         params = _Scaled(self.conditioner, self.head)(flat, repeat_context(context, math.prod(batch[:-1])))

@@ -153,7 +153,7 @@ class Flow(nn.Module):
             raise ValueError(f"Flow expects a batch of events with {event_ndim} axes, got shape {tuple(x.shape)}")
         got = tuple(x.shape[x.ndim - event_ndim :])
         # Under a context that tells the length, shorter events are the bijector's to judge.
-        if not callable(self._event_shape) and any(n not in (None, m) for n, m in zip(event, got, strict=True)):
+        if not callable(self._event_shape) and any(n is not None and n != m for n, m in zip(event, got, strict=True)):
             raise ValueError(f"Flow expects events of shape {event}, got {got}")
         batch = tuple(x.shape[: x.ndim - event_ndim])
         if context is not None and len(batch) > 1:
