@@ -48,8 +48,10 @@ def draw_curve(path: Path, train: Curve, validation: Curve, minutes: Mapping[int
     left.set_ylabel("bits/dim")
     after = [bits for step, bits in validation.items() if step > 0 and math.isfinite(bits)]
     if after:  # the beginning would flatten all that follows
-        low, high = min(after), max(after)
-        left.set_ylim(low - 0.1 * (high - low + 0.1), high + 0.5 * (high - low) + 0.1)
+        high = max(after)
+        low = min([*after, *(bits for bits in train.values() if math.isfinite(bits))])
+        margin = 0.1 * (high - low) + 0.01
+        left.set_ylim(low - margin, high + 3 * margin)
     left.legend(fontsize="small")
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)

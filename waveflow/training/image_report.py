@@ -55,6 +55,9 @@ def report(
         f"validation: {validation[first]:.3f} -> {validation[last]:.3f} bits/dim in {steps:,} steps, "
         f"{minutes.total:.1f} {minutes.unit}"
     )
+    best = min(validation, key=validation.get)
+    if validation[best] < validation[last] - 0.01:
+        print(f"it was better at step {best:,}, {validation[best]:.3f}: the model has begun to learn images by heart")
     kind = "exact" if found.exact else "an upper bound, with one draw of noise an image"
     which = f"all {found.images:,}" if found.images == len(images.test) else f"{found.images:,} of {len(images.test):,}"
     print(f"test: {found.bits_per_dim:.4f} ± {found.standard_error:.4f} bits/dim on {which} images ({kind})")
