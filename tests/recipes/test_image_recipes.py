@@ -102,6 +102,7 @@ def test_every_recipe_leaves_what_it_promises(name, run, tmp_path):
     assert str(out) in said.splitlines()[-1]
     model = load_model(out)
     assert model.image_shape == ((1, 8, 8) if "mnist" in name else (3, *2 * [16 if "faces" in name else 8]))
+    assert model.config.classes == 0  # labels are for --conditional only
     dims = math.prod(model.image_shape)
     assert found["negative_log_likelihood_nats"] == pytest.approx(found["bits_per_dim"] * dims * math.log(2))
 
