@@ -4,10 +4,10 @@
     python benchmarks/glow_quality.py                                    # the digits of scikit-learn
     python benchmarks/glow_quality.py --data mnist --path path/to/mnist
 
-Both see the same dequantised images in the same batches, with the same optimizer, warm-up and clipping, and no average
-of weights. The scales of both are set from the same first 256 images. Every other choice inside the models is the
-library's own default, and for normflows that of its example: scales by a sigmoid, a learned Gaussian for each latent.
-One thread. Finished runs are kept in --out and not repeated.
+Both see the same dequantised images in the same batches, with the same optimizer, warm-up, clipping and, where asked
+for, average of weights. The scales of both are set from the same first 256 images. Every other choice inside the models
+is the library's own default, and for normflows that of its example: scales by a sigmoid, a learned Gaussian for each
+latent. One thread. Finished runs are kept in --out and not repeated.
 """
 
 import json
@@ -31,13 +31,24 @@ from waveflow.distributions.bits import bits_per_dim
 from waveflow.distributions.dequantise import UniformDequantisation
 from waveflow.errors import InputError
 from waveflow.models import Glow
+from waveflow.training.ema import EMA
 from waveflow.training.image_data import some
 from waveflow.training.schedule import learning_rate_factor
 
 LIBRARIES = ("waveflow", "normflows")
 FIRST_BATCH, WARMUP_STEPS, CLIP_NORM = 256, 50, 50.0  # of the loss in bits/dim; as the recipes have them
 TEST_SEED = 0  # of the noise on test images
-SETTINGS = ("steps", "batch_size", "learning_rate", "levels", "flow_steps", "hidden", "evaluate_every", "test_images")
+SETTINGS = (
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "average",
+    "levels",
+    "flow_steps",
+    "hidden",
+    "evaluate_every",
+    "test_images",
+)
 
 LogProb = Callable[[Tensor], Tensor]
 
@@ -54,6 +65,7 @@ class Arguments:
         steps: Optimizer steps of each run.
         batch_size: Images per step.
         learning_rate: Of Adam, after a linear warm-up of 50 steps.
+        average: Decay per step of the averaged weights that are evaluated; 0 for those of the last step.
         levels: Scales of the image.
         flow_steps: Steps of flow in each level.
         hidden: Width of the networks.
@@ -69,6 +81,7 @@ class Arguments:
     steps: int = 1500
     batch_size: int = 64
     learning_rate: float = 1e-3
+    average: float = 0.0
     levels: int = 2
     flow_steps: int = 8
     hidden: int = 96
@@ -84,6 +97,8 @@ class Arguments:
             raise InputError(f"--test-images expects at least 0, got {self.test_images}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"--learning-rate expects a positive number, got {self.learning_rate}")
+        if not 0 <= self.average < 1:
+            raise InputError(f"--average expects a decay in [0, 1), got {self.average}")
         if unknown := sorted(set(self.libraries) - set(LIBRARIES)):
             raise InputError(f"--libraries expects some of {', '.join(LIBRARIES)}, got {unknown[0]}")
         if min(self.seeds, default=0) < 0:
@@ -145,12 +160,14 @@ def fit(images: ImageSet, seed: int, library: str, args: Arguments) -> dict:
     with torch.no_grad():
         log_prob(batch(Batches(images.train, FIRST_BATCH, seed), 0))
 
+    ema = EMA(model, args.average)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
     batches = Batches(images.train, args.batch_size, seed)
     curve, not_finite, seconds = {}, 0, 0.0
     for step in range(args.steps + 1):
         if step % args.evaluate_every == 0 or step == args.steps:
-            bits = test_bits(model, log_prob, test, images.values)
+            with ema.applied():
+                bits = test_bits(model, log_prob, test, images.values)
             curve[str(step)] = bits.mean().item()
             print(f"{images.name}, {library}, seed {seed}, step {step}: {curve[str(step)]:.4f} bits/dim", flush=True)
         if step == args.steps:
@@ -160,6 +177,7 @@ def fit(images: ImageSet, seed: int, library: str, args: Arguments) -> dict:
             group["lr"] = args.learning_rate * learning_rate_factor(step, WARMUP_STEPS)
         y = batch(batches, step)
         not_finite += not update(model, optimizer, image_bits(log_prob(y), y, images.values).mean())
+        ema.update()
         seconds += process_time() - start
     return {
         "data": images.name,

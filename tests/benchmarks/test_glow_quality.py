@@ -64,6 +64,16 @@ def test_finished_runs_are_kept_and_those_of_other_settings_refused(quality, twi
         quality.main([*TINY, "--hidden=9", f"--out={out}"])
 
 
+def test_averaged_weights_are_evaluated_where_asked_for(quality, twin, tmp_path):
+    curves = []
+    for average in (0.0, 0.999):
+        out = tmp_path / f"{average}.json"
+        quality.main([*TINY, f"--average={average}", "--libraries=[waveflow]", "--seeds=[0]", f"--out={out}"])
+        curves.append(json.loads(out.read_text())["rows"][0]["bits_per_dim"])
+    assert curves[0]["0"] == curves[1]["0"]
+    assert curves[0]["4"] < curves[1]["4"] < curves[1]["0"]  # behind, but on the way
+
+
 def test_bits_are_those_of_the_model(quality):
     torch.manual_seed(0)
     model = Glow.from_preset("digits", steps=2, hidden=8)
@@ -92,7 +102,7 @@ def test_steps_that_are_not_finite_are_left_out(quality, loss):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["--steps=0", "--libraries=[zuko]", "--seeds=[-1]", "--levels=4", "--learning-rate=0"]
+    "wrong", ["--steps=0", "--libraries=[zuko]", "--seeds=[-1]", "--levels=4", "--learning-rate=0", "--average=1"]
 )
 def test_wrong_flags_are_refused(quality, wrong, tmp_path):
     with pytest.raises(InputError):
