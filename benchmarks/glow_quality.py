@@ -120,9 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             # Read again, since another process may have added other runs meanwhile.
             rows = [*finished(out, settings), row]
             write_whole(out, (json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n").encode())
-    print(
-        markdown([row for row in finished(out, settings) if row["data"] == images.name and row["seed"] in args.seeds])
-    )
+    rows = [row for row in finished(out, settings) if row["data"] == images.name and row["seed"] in args.seeds]
+    print(markdown(rows))
 
 
 def build(library: str, images: ImageSet, args: Arguments) -> tuple[nn.Module, LogProb]:
