@@ -98,6 +98,14 @@ def test_slopes_and_bins_are_bounded():
     assert log_derivative.max() <= np.log(2 * steepest) and log_derivative.isfinite().all()
 
 
+def test_raw_scale_is_a_factor_of_the_parameters():
+    gentle, plain = RationalQuadraticSpline(4, raw_scale=0.1), RationalQuadraticSpline(4)
+    x, params = torch.randn(50, 3, dtype=torch.float64), 5 * torch.randn(50, plain.params, 3, dtype=torch.float64)
+    assert not torch.allclose(gentle(x, params)[0], plain(x, params)[0])
+    torch.testing.assert_close(gentle(x, params), plain(x, 0.1 * params))
+    torch.testing.assert_close(gentle.inverse(x, params), plain.inverse(x, 0.1 * params))
+
+
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1000.0])
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_gradients_are_finite_far_outside_and_for_extreme_parameters(scale, direction):
@@ -159,7 +167,9 @@ def test_takes_events_of_any_shape(shape):
     torch.testing.assert_close(torch.cat([z.new_zeros(0, 1), *numbers]).reshape(shape), z)
 
 
-@pytest.mark.parametrize("wrong", [{"bins": 1}, {"bound": 0.0}, {"min_bin": 0.0}, {"min_bin": 1.0}, {"max_ratio": 1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"bins": 1}, {"bound": 0.0}, {"min_bin": 0.0}, {"min_bin": 1.0}, {"max_ratio": 1.0}, {"raw_scale": 0.0}]
+)
 def test_bad_settings_are_named(wrong):
     with pytest.raises(ValueError, match="RationalQuadraticSpline expects"):
         RationalQuadraticSpline(**wrong)

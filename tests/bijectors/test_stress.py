@@ -6,6 +6,8 @@ from torch import nn
 
 from waveflow.bijectors import Affine, Alternating, Chain, Coupling, MixtureOfLogisticsCDF, RationalQuadraticSpline
 from waveflow.distributions import Flow, StandardNormal
+from waveflow.models import NSF
+from waveflow.networks import MADE, MLP
 
 FEATURES = 8
 UNIVARIATES = {
@@ -59,3 +61,18 @@ def test_gentle_scales_lose_less_than_wide_ones():
     x = 2 * torch.randn(500, FEATURES, generator=torch.Generator().manual_seed(0))
     gentle, wide = (grown(Affine(scale), 2.0).inverse_error(x).max() for scale in ("gentle", "tanh_exp"))
     assert 100 * gentle < wide
+
+
+@pytest.mark.parametrize("coupling", [False, True])
+def test_splines_of_nsf_stay_gentle_where_networks_have_grown(coupling):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = NSF(features=FEATURES, hidden=(100, 100), coupling=coupling)
+        for network in model.modules():
+            if isinstance(network, MADE | MLP):
+                network.last.reset_parameters()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    x = 2 * torch.randn(500, FEATURES, generator=torch.Generator().manual_seed(0))
+    assert model.inverse_error(x).max() < 1e-3

@@ -34,10 +34,12 @@ class RationalQuadraticSpline(Univariate):
             periodically, f(x + 2 bound) = f(x) + 2 bound.
         min_bin: smallest width and height of a bin, as a part of 2 bound / K.
         max_ratio: largest ratio of a slope at a knot to the harmonic mean, its inverse the smallest.
+        raw_scale: factor of the raw parameters. 1 / sqrt(n) for a network whose last hidden layer has n units keeps
+            splines gentle where its weights have grown.
 
     Raises:
         ValueError: for fewer than two bins, a bound that is not positive, ``min_bin`` outside (0, 1), ``max_ratio`` not
-            above 1.
+            above 1, or ``raw_scale`` not positive.
 
     Example:
         >>> spline = RationalQuadraticSpline(bins=4, bound=2.0)
@@ -53,15 +55,17 @@ class RationalQuadraticSpline(Univariate):
         circular: bool = False,
         min_bin: float = 0.01,
         max_ratio: float = 100.0,
+        raw_scale: float = 1.0,
     ):
         super().__init__()
-        if bins < 2 or bound <= 0 or not 0 < min_bin < 1 or max_ratio <= 1:
+        if bins < 2 or bound <= 0 or not 0 < min_bin < 1 or max_ratio <= 1 or not raw_scale > 0:
             raise ValueError(
-                "RationalQuadraticSpline expects bins >= 2, bound > 0, 0 < min_bin < 1 and max_ratio > 1, "
-                f"got bins={bins}, bound={bound}, min_bin={min_bin}, max_ratio={max_ratio}"
+                "RationalQuadraticSpline expects bins >= 2, bound > 0, 0 < min_bin < 1, max_ratio > 1 and "
+                f"raw_scale > 0, got bins={bins}, bound={bound}, min_bin={min_bin}, max_ratio={max_ratio}, "
+                f"raw_scale={raw_scale}"
             )
         self.bins, self.bound, self.circular = bins, float(bound), circular
-        self.min_bin, self.max_ratio = min_bin, max_ratio
+        self.min_bin, self.max_ratio, self.raw_scale = min_bin, max_ratio, raw_scale
         self.params = 3 * bins if circular else 3 * bins - 1
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,12 +77,12 @@ class RationalQuadraticSpline(Univariate):
     def extra_repr(self) -> str:
         return (
             f"bins={self.bins}, bound={self.bound}, circular={self.circular}, min_bin={self.min_bin}, "
-            f"max_ratio={self.max_ratio}"
+            f"max_ratio={self.max_ratio}, raw_scale={self.raw_scale}"
         )
 
     def _map(self, given: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         wide, bound = log_det_dtype(given), self.bound
-        t, params = given.to(wide), params.to(wide)
+        t, params = given.to(wide), self.raw_scale * params.to(wide)
         turns = torch.floor((t.detach() + bound) / (2 * bound)) * (2 * bound) if self.circular else 0.0
         # Clamped before anything else: what lies outside must not reach a formula whose gradient it could spoil.
         clamped = (t - turns).clamp(-bound, bound)
