@@ -20,7 +20,8 @@ def parse_arguments(arguments: type[T], argv: Sequence[str] | None = None) -> T:
     """Read the command line of a recipe into its dataclass.
 
     Each field is a flag (``batch_size`` is ``--batch-size``; a bool is a switch), the docstring's ``Args`` are the
-    help, those of classes it derives from included. ``--config file.yaml`` reads fields from a file, ``--print_config`` prints such a file.
+    help, those of classes it derives from included. ``--config file.yaml`` reads fields from a file, ``--print_config``
+    prints such a file.
 
     Args:
         arguments: a dataclass whose fields all have defaults.
