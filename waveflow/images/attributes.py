@@ -155,7 +155,8 @@ def manipulate(
     Raises:
         InputError: for a vector of another model, a strength that is not finite, a model without latents, or what it
             refuses.
-        FloatingPointError: for latents or pixels that are not finite, as a strength far too large gives.
+        FloatingPointError: for latents or pixels that are not finite. (A strength that is merely too large gives an
+            image of noise in the brightest and the darkest value.)
     """
     require_latents(model, "editing")
     vector.require(model)

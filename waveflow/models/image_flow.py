@@ -1,6 +1,8 @@
 """What models of images that are flows share: dequantisation, latents, and samples that are rounded down."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,9 +51,11 @@ class ImageFlow(ImageModel):
     .. math::
         \log P(x) \ge E_{u \sim q}[\log p(y) - \log q(u \mid x)] - D \log(\mathrm{values})
 
-    ``log_prob`` estimates the right hand side by a single u. A subclass gives :meth:`bijector` and, if it is not
-    standard normal, :meth:`base`. The continuous density is in ``flow``, a :class:`~waveflow.distributions.Flow` of
-    floats (B, C, H, W); the noise in ``dequantise``.
+    ``log_prob`` estimates the right hand side by a single u. The continuous density is in ``flow``, a
+    :class:`~waveflow.distributions.Flow` of floats (B, C, H, W); the noise in ``dequantise``. ``sample``, ``encode``
+    and ``decode`` run in evaluation mode, whatever mode the model is in.
+
+    A subclass gives :meth:`bijector` and, if it is not standard normal, :meth:`base`.
     """
 
     config: ImageFlowConfig
@@ -86,7 +90,8 @@ class ImageFlow(ImageModel):
         self._check_images(images, "encode")
         context = self._context(label, len(images), "encode")
         x = images.to(self._like().dtype)
-        return self.flow.bijector(to_unit_interval(x, torch.full_like(x, 0.5), self.config.values), context)[0]
+        with self._at_rest():
+            return self.flow.bijector(to_unit_interval(x, torch.full_like(x, 0.5), self.config.values), context)[0]
 
     @torch.no_grad()
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
@@ -101,7 +106,8 @@ class ImageFlow(ImageModel):
             got = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
             shape = ", ".join(map(str, self.latent_shape))
             raise InputError(f"{name}.decode expects latents (B, {shape}) of floats, got {got}")
-        y, _ = self.flow.bijector.inverse(z, self._context(label, len(z), "decode"))
+        with self._at_rest():
+            y, _ = self.flow.bijector.inverse(z.to(self._like().dtype), self._context(label, len(z), "decode"))
         if not y.isfinite().all():
             raise FloatingPointError(f"{name}.decode gave pixels that are not finite: are the latents far off?")
         return self._to_pixels(y)
@@ -123,7 +129,19 @@ class ImageFlow(ImageModel):
 
     def _sample(self, n: int, context: Tensor | None, temperature: float, generator: torch.Generator | None) -> Tensor:
         shape = () if context is not None else (n,)
-        return self._to_pixels(self.flow.sample(shape, context, temperature, generator))
+        with self._at_rest():
+            return self._to_pixels(self.flow.sample(shape, context, temperature, generator))
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Evaluation mode: to look at latents must not move what layers keep of training batches."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
     def _to_pixels(self, y: Tensor) -> Tensor:
         values = self.config.values

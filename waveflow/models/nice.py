@@ -48,7 +48,7 @@ class NICE(ImageFlow):
 
     Constructed with the fields of :class:`NICEConfig` as keywords, or by ``from_preset(name)``:
 
-    - ``mnist``: the paper's for 28x28, 4 couplings of 5 hidden layers of 1000, 17.3 M parameters.
+    - ``mnist``: the paper's for 28x28, 4 couplings of 5 hidden layers of 1000, 19.2 M parameters.
     - ``cifar10``: 4 hidden layers of 2000, without the paper's whitening of the data.
     - ``digits``: scikit-learn's 8x8 digits of 17 values.
 
