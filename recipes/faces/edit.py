@@ -13,8 +13,8 @@ from torch import Tensor
 
 from waveflow.audio.atomic import write_whole
 from waveflow.cli import parse_arguments, run_command
-from waveflow.cli.loading import choose_device
-from waveflow.data import Images, load_images
+from waveflow.cli.loading import check_seed, choose_device
+from waveflow.data import Images, ImageSet, load_images
 from waveflow.errors import InputError
 from waveflow.evaluation.image_likelihood import image_likelihood_of
 from waveflow.images import AttributeVector, attribute_vector, interpolate, manipulate, save_grid
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         got = f"{'x'.join(map(str, model.image_shape))} and {model.config.classes} classes"
         raise InputError(f"{args.model}: expected a model of square grey faces without classes, got {got}")
     faces = load_images("faces", args.path, size=model.config.height)
+    _require_both_kinds(faces)
     out = Path(args.out or Path(args.model) / "edit")
     out.mkdir(parents=True, exist_ok=True)
 
@@ -151,6 +152,20 @@ def _check(args: Arguments) -> None:
         raise InputError("--faces expects 0 for all, or at least 2, got 1")
     if not args.strengths:
         raise InputError("--strengths expects at least one")
+    check_seed(args.seed)
+
+
+def _require_both_kinds(faces: ImageSet) -> None:
+    """Refuse faces that the judge cannot learn from or be tested on: two of each kind are the least."""
+    counts = [
+        {kind: int((part.labels == label).sum()) for label, kind in enumerate(faces.classes)}
+        for part in (faces.train, faces.test)
+    ]
+    if min(min(part.values()) for part in counts) < 2:
+        got = " and ".join(", ".join(f"{count} {kind}" for kind, count in part.items()) for part in counts)
+        raise InputError(
+            f"faces: expected neutral and smiling faces in training and test, at least 2 of each, got {got}"
+        )
 
 
 def _share(marks: Tensor) -> float:

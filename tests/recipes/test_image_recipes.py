@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from waveflow.cli import main as waveflow
 from waveflow.cli import run_command
 from waveflow.data import load_images
-from waveflow.models import load_model
+from waveflow.models import Glow, load_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -348,6 +348,8 @@ def test_edited_faces_smile(run, faces, tmp_path):
         (("--faces", 1), "--faces expects 0 for all, or at least 2, got 1"),
         (("--shown", 0), "--shown expects at least 1, got 0"),
         (("--strengths", "[]"), "--strengths expects at least one"),
+        (("--seed", -1), "--seed expects a whole number from 0 to 2^63 - 1, got -1"),
+        (("--seed", 2**64), "--seed expects a whole number from 0 to 2^63 - 1, got 18446744073709551616"),
         (("--model", "{digits}"), "expected a model of square grey faces without classes, got 1x8x8 and 10 classes"),
         (("--model", "{pixelcnn}"), "holds a GatedPixelCNN, expected a ImageFlow"),
         (("--model", "{glow}"), "faces expects --path"),
@@ -366,6 +368,18 @@ def test_editing_refuses_in_one_line(words, message, run, tmp_path):
     code, _, errors = run("faces/edit.py", None, *words)
     (line,) = errors.splitlines()
     assert code == 2 and line.startswith("edit.py: error: ") and message in line
+    assert not (tmp_path / "model" / "edit").exists()
+
+
+@pytest.mark.parametrize("smiling", [0, 1, 300], ids=["none smile", "one smiles", "all smile"])
+def test_editing_expects_faces_of_both_kinds(smiling, run, faces, tmp_path):
+    Glow(height=8, width=8, levels=1, steps=1, hidden=2).save_pretrained(tmp_path / "model")
+    arrays = dict(np.load(faces)) | {"smile": (np.arange(300) < smiling).astype(np.uint8)}
+    np.savez(faces, **arrays)
+    code, _, errors = run("faces/edit.py", None, "--model", tmp_path / "model", "--path", faces)
+    (line,) = errors.splitlines()
+    assert code == 2 and "faces: expected neutral and smiling faces in training and test" in line
+    assert re.search(r"got \d+ neutral, \d+ smiling and \d+ neutral, \d+ smiling$", line)
     assert not (tmp_path / "model" / "edit").exists()
 
 
