@@ -326,6 +326,16 @@ def test_other_archives_are_refused(replaced, message, tmp_path):
     assert "f.npz" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_archive_with_damaged_bytes_is_refused(tmp_path):
+    path = tmp_path / "f.npz"
+    np.savez_compressed(path, **GOOD)
+    content = bytearray(path.read_bytes())
+    content[400:460] = bytes(byte ^ 0xFF for byte in content[400:460])
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"f.npz: not a whole npz archive"):
+        load_images("faces", path, progress=False)
+
+
 def test_files_that_are_no_archives_are_refused(tmp_path):
     path = tmp_path / "f.npz"
     with pytest.raises(FileNotFoundError):

@@ -36,14 +36,7 @@ def read_archive(path: str | os.PathLike, names: Sequence[str]) -> list[np.ndarr
             return [arrays[name] for name in names]
         except InputError:
             raise
-        except (
-            ValueError,
-            EOFError,
-            zipfile.BadZipFile,
-            pickle.UnpicklingError,
-            OSError,
-            NotImplementedError,
-        ) as error:
+        except _DAMAGED as error:
             raise InputError(f"{path}: not a whole npz archive ({' '.join(str(error).split())})") from None
 
 
