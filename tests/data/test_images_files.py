@@ -52,16 +52,70 @@ def test_16_bits_are_brought_to_8_with_a_word(tmp_path):
     assert changes == ("16 bits brought to 8",) and pixels.tolist() == [[[0, 0, 1, 1, 128, 255]]]
 
 
+def png(row, depth, kind, transparent=None):
+    """Two pixels, kind 0 for grey and 2 for colour: Pillow writes no file of 16-bit colours, or with every tRNS."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    content = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0))
+    if transparent is not None:
+        content += chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+    content += chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "transparent"),
+    [
+        (2, bytes([0b01_10_0000]), 1),
+        (4, bytes([0x3A]), 3),
+        (8, bytes([3, 170]), 3),
+        (16, struct.pack(">2H", 300, 170 * 257), 300),
+    ],
+)
+def test_a_grey_named_as_transparent_is_laid_on_white(depth, row, transparent, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(row, depth, 0, [transparent]))
+    for channels in (None, 1, 3):
+        pixels, changes = read_image(tmp_path / "a.png", channels)
+        assert "transparency laid on white" in changes and ("16 bits brought to 8" in changes) == (depth == 16)
+        assert pixels[:, 0].tolist() == [[255, 170]] * (channels or 1)
+
+
+def test_one_of_neighbouring_greys_of_16_bits_is_transparent(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(struct.pack(">2H", 300, 301), 16, 0, [301]))
+    assert read_image(tmp_path / "a.png").pixels.tolist() == [[[1, 255]]]
+    (tmp_path / "a.png").write_bytes(png(struct.pack(">2H", 300, 301), 16, 0, [302]))
+    pixels, changes = read_image(tmp_path / "a.png")
+    assert changes == ("16 bits brought to 8",) and pixels.tolist() == [[[1, 1]]]
+
+
+def test_a_transparent_colour_of_16_bits_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(struct.pack(">6H", *range(6)), 16, 2, [0, 1, 2]))
+    with pytest.raises(InputError, match=r"a.png: expected no colour named as transparent beside colours of 16 bits"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "deep"),
+    [
+        (b"P5 2 1 65535\n" + struct.pack(">2H", 257 * 7, 65535), [[7, 255]], True),
+        (b"P5\n# by a camera\n2 1 # 12 bits\n4095\n" + struct.pack(">2H", 0, 4095), [[0, 255]], True),
+        (b"P2 2 1 65535\n1799 65535\n", [[7, 255]], True),
+        (b"P6 2 1 65535\n" + struct.pack(">6H", 0, 65535, 1799, 0, 0, 65535), [[0, 0], [255, 0], [7, 255]], True),
+        (b"P5 2 1 255\n\x07\xff", [[7, 255]], False),
+        (b"P4 2 1\n\x40", [[255, 0]], False),
+    ],
+)
+def test_pnm_files_of_16_bits_are_brought_to_8_with_a_word(content, expected, deep, tmp_path):
+    (tmp_path / "a.ppm").write_bytes(content)
+    pixels, changes = read_image(tmp_path / "a.ppm")
+    assert pixels[:, 0].tolist() == expected and changes == (("16 bits brought to 8",) if deep else ())
+
+
 def test_16_bit_colours_are_brought_to_8_with_a_word(tmp_path):
-    """Pillow writes no such file: the chunks of one, by hand."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     row = struct.pack(">6H", 0, 65535, 257 * 7, 257 * 100, 0, 65535)
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    (tmp_path / "a.png").write_bytes(png(row, depth=16, kind=2))
     pixels, changes = read_image(tmp_path / "a.png")
     assert changes == ("16 bits brought to 8",)
     assert pixels.permute(1, 2, 0).tolist() == [[[0, 255, 7], [100, 0, 255]]]

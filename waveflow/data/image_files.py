@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from waveflow.errors import InputError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _COLOURS = {"1": "L", "L": "L", "LA": "L", "La": "L", "I;16": "L"}  # every other mode is colour
+# Of PGM and PPM: kind, width and height, set apart by blanks and comments.
+_MAXVAL = re.compile(rb"P[2356](?:(?:\s|#[^\n]*\n)+\d+){2}(?:\s|#[^\n]*\n)+(\d+)")
 _16_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -36,7 +39,8 @@ def read_image(path: str | os.PathLike, channels: int | None = None, size: int |
         size: cut the middle square out of the image and bring it to this side; None leaves the image whole.
 
     Raises:
-        InputError: for a file that is not such an image, or is damaged; for pixels of 32 bits.
+        InputError: for a file that is not such an image, or is damaged; for pixels of 32 bits; for a PNG of 16-bit
+            colours one of which is named as transparent.
         OSError: if the file is not there or cannot be opened.
     """
     if channels not in (None, 1, 3):
@@ -52,7 +56,12 @@ def read_image(path: str | os.PathLike, channels: int | None = None, size: int |
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             image.load()
-            deep = image.mode in _16_BITS or (image.format == "PNG" and content[24] == 16)
+            deep = image.mode in _16_BITS
+            if image.format == "PNG":
+                deep = content[24] == 16
+                _mend_transparency(image, depth=content[24])
+            if image.format == "PPM" and (maxval := _MAXVAL.match(content)):
+                deep = int(maxval[1]) > 255  # Pillow spreads the values over 16 bits where they are grey, over 8 else
             image = ImageOps.exif_transpose(image)
             return _convert(image, deep, frames, channels, size)
     except (MemoryError, InputError) as error:
@@ -79,8 +88,11 @@ def _convert(image: Image.Image, deep: bool, frames: int, channels: int | None, 
     if deep:
         changes.append("16 bits brought to 8")
     if image.mode in _16_BITS or (deep and image.mode == "I"):
-        values = np.asarray(image).astype(np.float64)
+        values, transparent = np.asarray(image).astype(np.float64), image.info.get("transparency")
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
+        if transparent is not None:
+            alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+            image = Image.merge("LA", (image, Image.fromarray(alpha)))
     if image.mode in ("I", "F"):
         raise InputError("expected pixels of 8 or 16 bits, got 32")
     own = _COLOURS.get(image.mode, "RGB")
@@ -108,6 +120,15 @@ def _convert(image: Image.Image, deep: bool, frames: int, channels: int | None, 
         image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return ReadImage(torch.tensor(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), tuple(changes))
+
+
+def _mend_transparency(image: Image.Image, depth: int) -> None:
+    """Let the value that a PNG names as transparent be one of the pixels as Pillow gives them."""
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, tuple) and depth == 16:
+        raise InputError("expected no colour named as transparent beside colours of 16 bits")
+    if isinstance(transparent, int) and image.mode == "L" and depth in (2, 4):
+        image.info["transparency"] = transparent * 255 // (2**depth - 1)
 
 
 def _is_grey(image: Image.Image) -> bool:
