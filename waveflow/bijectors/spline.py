@@ -34,8 +34,8 @@ class RationalQuadraticSpline(Univariate):
             periodically, f(x + 2 bound) = f(x) + 2 bound.
         min_bin: smallest width and height of a bin, as a part of 2 bound / K.
         max_ratio: largest ratio of a slope at a knot to the harmonic mean, its inverse the smallest.
-        raw_scale: factor of the raw parameters. 1 / sqrt(n) for a network whose last hidden layer has n units keeps
-            splines gentle where its weights have grown.
+        raw_scale: factor of the raw parameters. Below 1 it keeps splines gentle where a network's weights have grown,
+            and slows its start: 1 / sqrt(n) for n units in the last hidden layer is the gentlest in use.
 
     Raises:
         ValueError: for fewer than two bins, a bound that is not positive, ``min_bin`` outside (0, 1), ``max_ratio`` not

@@ -22,7 +22,7 @@ def _sigmoid(raw: Tensor) -> Tensor:
 
 
 def _floored_sigmoid(raw: Tensor) -> Tensor:
-    return (0.3 + 0.7 * torch.sigmoid(raw + 2.0)).log()
+    return (0.1 + 0.9 * torch.sigmoid(raw + 2.0)).log()
 
 
 def _exp(raw: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ LOG_SCALES = {
 
 ``tanh_exp``: within [-5, 5], the identity near 0. ``gentle``: the same within [-2, 2], for stacks of vectors whose
 inverse is to hold in float32 even where their networks have grown. ``sigmoid``: log sigmoid(raw + 2), at most 0
-(Glow). ``floored_sigmoid``: log(0.3 + 0.7 sigmoid(raw + 2)), so that many inverses in a row cannot overflow. ``exp``:
+(Glow). ``floored_sigmoid``: log(0.1 + 0.9 sigmoid(raw + 2)), so that many inverses in a row cannot overflow. ``exp``:
 the raw value itself, unbounded (the papers' WaveGlow, WaveFlow and ClariNet, and imported weights).
 """
 

@@ -67,7 +67,8 @@ class Glow(ImageFlow):
     """Steps of activation normalisation, 1x1 convolution and coupling, on several scales of the image.
 
     Of every level but the last, half of the channels leave; their prior is Gaussian with mean and standard deviation
-    that follow from those that stay, and the prior of the last has a mean and a standard deviation for each channel.
+    that follow from those that stay. The prior of the last has a mean and a standard deviation for each channel at each
+    position (in the paper's code one for each channel: digits and faces are not alike everywhere).
     Both are part of the bijector, so that the latent is standard normal throughout and temperature acts on all of it.
     With ``classes``, the label moves the last prior and biases the first hidden layer of every coupling's network.
 
@@ -99,7 +100,7 @@ class Glow(ImageFlow):
     @staticmethod
     def bijector(config: GlowConfig) -> Bijector:
         levels, leaving = [], []
-        channels = config.channels
+        channels, positions = config.channels, (config.height >> config.levels, config.width >> config.levels)
         for level in range(config.levels):
             channels *= 4
             parts = [Squeeze(2), *_steps(channels, config)]
@@ -110,9 +111,9 @@ class Glow(ImageFlow):
                 conditioner = ZeroConv2d(channels, univariate.params * channels)
                 parts.append(Coupling(Halves(swap=True), conditioner, univariate))
             elif config.classes:
-                parts.append(ConditionalElementwise(Standardise(), (channels, 1, 1), config.classes))
+                parts.append(ConditionalElementwise(Standardise(), (channels, *positions), config.classes))
             else:
-                parts.append(Elementwise(Standardise(), (channels, 1, 1)))
+                parts.append(Elementwise(Standardise(), (channels, *positions)))
             levels.append(Chain(parts, config.memory))
         return Chain([Offset(-0.5), MultiScale(levels, leaving)])
 

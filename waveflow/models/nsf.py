@@ -54,7 +54,7 @@ class NSF(VectorFlow):
         for i in range(config.layers):
             # Turns are taken by order and halves; a random permutation on top could undo them.
             yield LULinear(features, permute=False)
-            spline = RationalQuadraticSpline(config.bins, config.bound, raw_scale=config.hidden[-1] ** -0.5)
+            spline = RationalQuadraticSpline(config.bins, config.bound, raw_scale=config.hidden[-1] ** -0.25)
             if config.coupling:
                 half = features // 2
                 kept, changed = (features - half, half) if i % 2 else (half, features - half)
