@@ -182,7 +182,11 @@ COLOUR = Gaussian(channels=3, height=2, width=2)
         (lambda: BINARY.log_prob(images(1, 1, 2, 2, values=2), torch.tensor([0])), "no label, .* no classes, got one"),
         (lambda: CLASSED.log_prob(images(2, 1, 2, 2)), "a label 0 ... 2 for each of 2 images, got None"),
         (lambda: CLASSED.sample(2), "Uniform.sample expects a label 0 ... 2 for each of 2 images, got None"),
-        (lambda: CLASSED.sample(2, label=3), "for each of 2 images, got labels from 3 to 3"),
+        (lambda: CLASSED.sample(2, label=3), r"Uniform.sample expects a label 0 ... 2, got 3"),
+        (lambda: CLASSED.sample(2, label=-1), r"Uniform.sample expects a label 0 ... 2, got -1"),
+        (lambda: CLASSED.sample(2, label=10**30), r"Uniform.sample expects a label 0 ... 2, got 10{30}$"),
+        (lambda: CLASSED.sample(2, label=True), "as a torch tensor, got bool"),
+        (lambda: Uniform().sample(2, label=10**30), "expects no label"),
         (lambda: CLASSED.sample(2, label=[0, 1]), "as a torch tensor, got list"),
         (
             lambda: CLASSED.log_prob(images(2, 1, 2, 2), torch.tensor([0, -1])),

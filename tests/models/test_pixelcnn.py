@@ -201,6 +201,10 @@ ZEROS = torch.zeros(2, 1, 5, 6, dtype=torch.uint8)
             lambda: make("GatedPixelCNN", "bernoulli, labels").complete(ZEROS, 1),
             "GatedPixelCNN.complete expects a label 0 ... 2 for each of 2 images, got None",
         ),
+        (
+            lambda: make("GatedPixelCNN", "bernoulli, labels").complete(ZEROS, 1, label=10**30),
+            "GatedPixelCNN.complete expects a label 0 ... 2, got 10{30}$",
+        ),
         (lambda: setattr(make("PixelCNN"), "solver", "newton"), "expects a solver out of .*, got 'newton'"),
     ],
 )

@@ -225,7 +225,7 @@ def test_a_configuration_that_is_none_is_refused(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["config"]["hidden"] = 3
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="not the configuration of a MAF"):
+    with pytest.raises(InputError, match=r"config\.json: MAF expects hidden as a list of whole numbers, got 3"):
         load_model(tmp_path)
 
 

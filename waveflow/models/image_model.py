@@ -143,9 +143,7 @@ class ImageModel(PretrainedModel):
             raise InputError(f"{name}.sample expects a number of images n of at least 0, got {n!r}")
         if not 0 <= temperature < math.inf:
             raise InputError(f"{name}.sample expects a temperature of at least 0, got {temperature}")
-        if isinstance(label, int):
-            label = torch.full((n,), label)
-        return self._sample(n, self._context(label, n, "sample"), temperature, generator)
+        return self._sample(n, self._context(self._for_all(label, n, "sample"), n, "sample"), temperature, generator)
 
     def _log_prob(self, images: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
         raise NotImplementedError
@@ -188,6 +186,15 @@ class ImageModel(PretrainedModel):
             raise InputError(f"{expected}, got labels from {label.min()} to {label.max()}")
         like = self._like()
         return F.one_hot(label.long(), classes).to(like.device, like.dtype)
+
+    def _for_all(self, label: Any, batch: int, method: str) -> Any:
+        """One class for all images as labels (batch,); anything else as it is."""
+        classes = self.config.classes
+        if not classes or not isinstance(label, int) or isinstance(label, bool):
+            return label
+        if not 0 <= label < classes:
+            raise InputError(f"{type(self).__name__}.{method} expects a label 0 ... {classes - 1}, got {label}")
+        return torch.full((batch,), label)
 
     def _like(self) -> Tensor:
         """A tensor of the type and on the device that the networks compute in."""

@@ -117,9 +117,7 @@ class _PixelModel(ImageModel):
         self._check_images(images, "complete")
         if isinstance(rows, bool) or not isinstance(rows, int) or not 0 <= rows <= height:
             raise InputError(f"{call} expects 0 ... {height} rows to keep, got {rows!r}")
-        if isinstance(label, int):
-            label = torch.full((len(images),), label)
-        context = self._context(label, len(images), "complete")
+        context = self._context(self._for_all(label, len(images), "complete"), len(images), "complete")
         given = images.to(self._like().device)
         return self._draw(len(images), context, temperature, generator, given, channels * width * rows)
 

@@ -17,6 +17,7 @@ from torch import nn
 from waveflow.audio import MelConfig
 from waveflow.audio.atomic import write_whole
 from waveflow.errors import InputError
+from waveflow.models.field_types import require_types
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -52,7 +53,8 @@ class PretrainedModel(nn.Module):
         """The configuration with these fields.
 
         Raises:
-            InputError: for a field that the configuration does not have or misses, or values it refuses.
+            InputError: for a field that the configuration does not have or misses, values of another type, or values
+                it refuses.
         """
         known = dataclasses.fields(cls.Config)
         unknown = sorted(set(fields) - {field.name for field in known})
@@ -63,6 +65,7 @@ class PretrainedModel(nn.Module):
         required = {field.name for field in known if (field.default, field.default_factory) == defaults}
         if missing := sorted(required - set(fields)):
             raise InputError(f"{cls.__name__} expects {', '.join(missing)}, which has no default")
+        require_types(cls.__name__, cls.Config, fields)
         return cls.Config(**fields)
 
     def build(self) -> None:
