@@ -16,8 +16,8 @@ from waveflow.audio.atomic import write_whole
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, load_table
 from waveflow.distributions import maximum_likelihood
-from waveflow.errors import InputError
 from waveflow.models import IAF, MAF, NSF, CouplingFlow, PlanarFlow, VectorFlow
+from waveflow.threads import use_threads
 from waveflow.training import Trainer, TrainerConfig
 
 
@@ -45,8 +45,8 @@ class Arguments:
         threads: CPU threads of PyTorch.
         seed: Of everything random but the division of the table, which never changes.
         resume: Continue the run in --out (default: the last one).
-        validate_every: Steps between evaluations on the validation rows.
-        save_every: Steps between checkpoints.
+        validate_every: Steps between evaluations on the validation rows; 0 for one before and one after training only.
+        save_every: Steps between checkpoints; 0 for one at the end only.
     """
 
     model: Literal["maf", "iaf", "planar", "coupling", "nsf-ar", "nsf-c"] = "maf"
@@ -97,9 +97,7 @@ def gaussian_log_prob(known: Tensor, rows: Tensor) -> Tensor:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
-    if args.threads < 1:
-        raise InputError(f"--threads expects at least 1, got {args.threads}")
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     table = load_table(args.data, args.path, args.drop_nan, args.dequantise)
     features = len(table.columns)
     build(args, features)  # what cannot be built is said before anything is made

@@ -19,6 +19,7 @@ from waveflow.errors import InputError
 from waveflow.evaluation.image_likelihood import image_likelihood_of
 from waveflow.images import AttributeVector, attribute_vector, interpolate, manipulate, save_grid
 from waveflow.models import ImageFlow
+from waveflow.threads import use_threads
 from waveflow.training.image_data import some
 
 
@@ -29,7 +30,8 @@ class Arguments:
     Args:
         model: Folder of a run of train_glow.py on the same faces.
         path: File or folder of the faces, faces_smile.npz.
-        strengths: How often the vector from neutral to smiling is added; negative ones take a smile away.
+        strengths: How often the vector from neutral to smiling is added, as a list such as '[0, 0.5, 1]'; negative
+            ones take a smile away.
         faces: How many held-out neutral faces are edited; 0 for all.
         shown: How many of them the pictures show.
         out: Folder for figures and pictures (default: edit in the folder of the model).
@@ -54,7 +56,7 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
     _check(args)
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     model = ImageFlow.from_pretrained(args.model, choose_device(args.device))
     if model.config.channels != 1 or model.config.height != model.config.width or model.config.classes:
         got = f"{'x'.join(map(str, model.image_shape))} and {model.config.classes} classes"
@@ -145,7 +147,7 @@ def edit(
 
 
 def _check(args: Arguments) -> None:
-    for name, least in {"threads": 1, "batch_size": 1, "faces": 0, "shown": 1}.items():
+    for name, least in {"batch_size": 1, "faces": 0, "shown": 1}.items():
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {getattr(args, name)}")
     if args.faces == 1:

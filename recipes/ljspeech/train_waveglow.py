@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
 from waveflow.errors import InputError
 from waveflow.evaluation import Synthesizer, choose_temperature, mean_stoi, nats_per_sample
 from waveflow.models import WaveGlow, read_config
+from waveflow.threads import use_threads
 from waveflow.training import Trainer, TrainerConfig
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "speech"
@@ -38,9 +37,9 @@ class Arguments:
         precision: bf16-mixed is for GPUs.
         seed: Equal seeds give equal runs, byte for byte on a CPU.
         resume: Continue the run in --out (default: the last one).
-        validate_every: Steps between evaluations on held-out clips.
+        validate_every: Steps between evaluations on held-out clips; 0 for one before and one after training only.
         validate_clips: How many of them are used; 0 for all.
-        save_every: Steps between checkpoints.
+        save_every: Steps between checkpoints; 0 for one at the end only.
     """
 
     data: str | None = None
@@ -68,9 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--preset expects one of {', '.join(WaveGlow.PRESETS)}, got {args.preset!r}")
     if args.learning_rate is None:
         args = replace(args, learning_rate=1e-4 if args.preset.startswith("ljspeech") else 4e-3)
-    if args.threads < 1:
-        raise InputError(f"--threads expects at least 1, got {args.threads}")
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     if args.validate_clips < 0:
         raise InputError(f"--validate-clips expects 0 or more, got {args.validate_clips}")
     data = Path(args.data or SAMPLES)

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from waveflow.cli import parse_arguments, run_command
+from waveflow.cli.loading import check_seed
 from waveflow.errors import InputError
 from waveflow.models import CouplingFlow
 from waveflow.sampling import MALA, Cycle, Independence, LatentTarget, RandomWalk, fit_by_reverse_kl, run_chains, tune
+from waveflow.threads import use_threads
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,16 @@ def laplace(features: Tensor, prior_std: float, labels: Tensor) -> MultivariateN
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
-    for name in ("chains", "draws", "layers", "hidden", "fit_steps", "threads"):
+    for name in ("chains", "draws", "layers", "hidden", "fit_steps"):
         least = {"chains": 2, "draws": 4}.get(name, 1)
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {getattr(args, name)}")
     if not args.prior_std > 0:
         raise InputError(f"--prior-std expects a positive number, got {args.prior_std}")
+    check_seed(args.seed)
+    use_threads(args.threads)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(args.seed)
 
     features, labels, new_features, new_labels = breast_cancer(generator)

@@ -12,9 +12,11 @@ from pictures import draw_planes, draw_traces
 from torch import Tensor
 
 from waveflow.cli import parse_arguments, run_command
+from waveflow.cli.loading import check_seed
 from waveflow.errors import InputError
 from waveflow.models import CouplingFlow
 from waveflow.sampling import MALA, Cycle, Independence, LatentTarget, RandomWalk, fit_to_samples, run_chains, tune
+from waveflow.threads import use_threads
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,14 @@ def by_quadrature() -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
-    for name in ("chains", "draws", "layers", "hidden", "rounds", "fit_steps", "threads"):
+    for name in ("chains", "draws", "layers", "hidden", "rounds", "fit_steps"):
         least = {"chains": 2, "draws": 4}.get(name, 1)
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {getattr(args, name)}")
+    check_seed(args.seed)
+    use_threads(args.threads)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(args.seed)
 
     # Moves in the plane, their step sizes tuned.

@@ -37,6 +37,8 @@ def test_what_a_recipe_leaves(name, rows, written, tmp_path):
     [
         ("two_modes.py", ["--rounds", 0], "--rounds expects at least 1, got 0"),
         ("two_modes.py", ["--chains", 1], "--chains expects at least 2, got 1"),
+        ("two_modes.py", ["--threads", 0], "--threads expects at least 1, got 0"),
+        ("two_modes.py", ["--seed", 2**63], f"--seed expects a whole number from 0 to 2^63 - 1, got {2**63}"),
         ("logistic_regression.py", ["--prior-std", 0], "--prior-std expects a positive number, got 0.0"),
         ("logistic_regression.py", ["--out", __file__], f"{__file__}: File exists"),
     ],

@@ -21,6 +21,12 @@ REFUSED = {
 }
 
 
+def test_seeds_are_what_pytorch_takes():
+    TrainerConfig(out="run", seed=2**63 - 1)
+    with pytest.raises(InputError, match=r"^seed must be 0 ... 2\^63 - 1, got 9223372036854775808$"):
+        TrainerConfig(out="run", seed=2**63)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_value_out_of_range_is_refused_by_name(name):
     with pytest.raises(InputError, match=rf"^{name} must be .*, got ") as error:

@@ -28,7 +28,7 @@ class TrainerConfig:
         ema_decay: Decay per step of the averaged weights, the ones that are validated and exported; 0 for no averaging.
         device: Where to train; auto takes a CUDA GPU where there is one.
         precision: 32-true, bf16-mixed (forward pass under bfloat16 autocast) or 64-true.
-        seed: Seed of the initial weights, the data order and everything else that is random.
+        seed: Seed of the initial weights, the data order and everything else that is random; 0 ... 2^63 - 1.
         resume: Continue the run in out from its last checkpoint.
         save_every: Steps between checkpoints; 0 for one at the end only.
         validate_every: Steps between validations; 0 for one before and one after training only.
@@ -64,8 +64,9 @@ class TrainerConfig:
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "max_bad_steps"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_steps", "decay_after", "save_every", "validate_every", "prefetch", "seed"):
+        for name in ("warmup_steps", "decay_after", "save_every", "validate_every", "prefetch"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("seed", 0 <= self.seed < 2**63, "0 ... 2^63 - 1")
         self._require("learning_rate", self.learning_rate > 0, "positive")
         self._require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive, or null for no clipping")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")

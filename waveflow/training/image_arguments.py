@@ -31,12 +31,13 @@ class ImageArguments:
         precision: bf16-mixed is for GPUs.
         seed: Equal seeds give equal runs, byte for byte on a CPU.
         resume: Continue the run in --out (default: the last one).
-        validate_every: Steps between evaluations on validation images, each with a grid of samples.
+        validate_every: Steps between evaluations on validation images, each with a grid of samples; 0 for one
+            before and one after training only.
         validate_images: How many of them are used; 0 for all.
         test_images: How many test images the final figure is about; 0 for all.
         samples: Images in a grid of samples.
         temperature: Of the samples: below 1 for likelier, less diverse images.
-        save_every: Steps between checkpoints.
+        save_every: Steps between checkpoints; 0 for one at the end only.
 
     Raises:
         InputError: for a number out of its range.
@@ -69,7 +70,7 @@ class ImageArguments:
     save_every: int = 500
 
     def __post_init__(self):
-        self._require_at_least(1, "threads", "samples")
+        self._require_at_least(1, "samples")
         self._require_at_least(0, "validate_images", "test_images", "temperature")
 
     def _require_at_least(self, least: int, *names: str) -> None:

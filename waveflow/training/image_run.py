@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,6 +13,7 @@ from waveflow.errors import InputError
 from waveflow.evaluation.image_likelihood import image_likelihood_of
 from waveflow.images import image_grid, save_grid
 from waveflow.models import ImageFlow, ImageModel
+from waveflow.threads import use_threads
 from waveflow.training.config import TrainerConfig
 from waveflow.training.image_arguments import ImageArguments, ImageFlowArguments
 from waveflow.training.image_data import read_images, some
@@ -82,9 +82,8 @@ class ImageRun:
         )
         if preset not in model.PRESETS:
             raise InputError(f"--preset expects one of {', '.join(model.PRESETS)}, got {preset!r}")
-        torch.set_num_threads(args.threads)
+        use_threads(args.threads)
         self.images = read_images(args)
-        _require_kinds(model, args.fields or {})
         fields = dict(model.PRESETS[preset]) | dict(fields or {}) | self._fields()
         model.make_config(**fields)
         self.trainer = Trainer(config)
@@ -177,15 +176,3 @@ class ImageRun:
         print(f"data: {images.name}, {shape}, {images.values} values: {sizes}", flush=True)
         if images.note:
             print(f"note: {images.note}", flush=True)
-
-
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", tuple: "a list"}
-
-
-def _require_kinds(model: type[ImageModel], fields: Mapping[str, Any]) -> None:
-    """Refuse fields of another type than their defaults: what comes from a command line may be anything."""
-    for name, value in fields.items():
-        kind = type(getattr(model.Config, name, None))
-        fits = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)
-        if kind in _KINDS and (not isinstance(value, fits) or isinstance(value, bool) != (kind is bool)):
-            raise InputError(f"{model.__name__} expects {name} as {_KINDS[kind]}, got {value!r}")
