@@ -1,7 +1,9 @@
 """Image files as Pillow and NumPy make them, good and bad, alone and by the folder."""
 
+import errno
 import io
 import logging
+import os
 import struct
 import zlib
 
@@ -267,6 +269,34 @@ def test_unreadable_files_are_skipped_named_and_counted(folder, caplog):
     assert "skipped dogs/empty.JPG: an empty file" in caplog.text
     assert "skipped 3 of 33 images, 30 left" in caplog.text
     assert len(images.train) == 25
+
+
+def unreadable(monkeypatch, closed):
+    scandir = os.scandir
+
+    def guarded(path):
+        if os.fspath(path) == os.fspath(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+
+
+def test_folders_inside_that_cannot_be_read_are_named(folder, caplog, monkeypatch):
+    for i in range(30):
+        save(folder / "dogs" / f"more-{i:02}.png", np.zeros((4, 5, 3), np.uint8))
+    unreadable(monkeypatch, folder / "cats")
+    with caplog.at_level(logging.WARNING, logger="waveflow"):
+        images = load_image_folder(folder, progress=False)
+    assert [tuple(skipped) for skipped in images.skipped] == [("cats", "Permission denied")]
+    assert "skipped folder cats: Permission denied" in caplog.text
+
+
+def test_a_folder_that_is_empty_but_for_one_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    unreadable(monkeypatch, tmp_path / "closed")
+    with pytest.raises(InputError, match=r"no image in .*; not readable: closed \(Permission denied\)"):
+        load_image_folder(tmp_path, progress=False)
 
 
 def test_what_was_converted_is_counted(folder, caplog):

@@ -22,8 +22,8 @@ def load_image_folder(
     """Read all images below a folder and divide them at random, always alike: 81 % training, 9 % validation, 10 % test.
 
     Where every image is in one of several folders inside, these are the classes, in sorted order. A file that cannot
-    be read is skipped: a warning in the log ``waveflow`` gives its name and the reason, and one more the count; so
-    does what had to be converted. Everything stays in memory.
+    be read is skipped: a warning in the log ``waveflow`` gives its name and the reason, and one more the count. So it
+    is with folders inside, and with what had to be converted. Everything stays in memory.
 
     Args:
         folder: searched to any depth.
@@ -37,14 +37,17 @@ def load_image_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"expected a folder of images, got {'a file' if folder.exists() else 'nothing'} at {folder}")
+    unread: list[OSError] = []  # folders inside
     paths = sorted(
         Path(parent, name)
-        for parent, _, names in os.walk(folder)
+        for parent, _, names in os.walk(folder, onerror=unread.append)
         for name in names
         if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
     )
+    folders = sorted(Skipped(Path(error.filename).relative_to(folder).as_posix(), error.strerror) for error in unread)
     if not paths:
-        raise InputError(f"no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        also = f"; not readable: {folders[0].name} ({folders[0].reason})" if folders else ""
+        raise InputError(f"no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}{also}")
     images, kept, skipped, changes = [], [], [], Counter()
     for path in tqdm(paths, "reading images", unit=" images", disable=None if progress else True):
         try:
@@ -56,7 +59,7 @@ def load_image_folder(
         images.append(pixels)
         kept.append(path)
         changes.update("size changed" if change.startswith("brought from") else change for change in changed)
-    _report(len(paths), skipped, changes)
+    _report(len(paths), folders, skipped, changes)
     if not images:
         raise InputError(f"no image is left of {len(paths)}; the first: {skipped[0].name}: {skipped[0].reason}")
     _check_one_size(images, kept)
@@ -65,13 +68,15 @@ def load_image_folder(
     classes = classes if len(classes) > 1 else []
     labels = torch.tensor([classes.index(group[0]) for group in groups]) if classes else None
     train, validation, test = divide(Images(torch.stack(images), labels), 3)
-    return ImageSet(str(folder), train, validation, test, tuple(classes), skipped=skipped)
+    return ImageSet(str(folder), train, validation, test, tuple(classes), skipped=folders + skipped)
 
 
-def _report(total: int, skipped: list[Skipped], changes: Counter) -> None:
+def _report(total: int, folders: list[Skipped], skipped: list[Skipped], changes: Counter) -> None:
     if changes:
         counts = ", ".join(f"{change} in {count}" for change, count in sorted(changes.items()))
         logger.warning("of %d images: %s", total, counts)
+    for folder in folders:
+        logger.warning("skipped folder %s: %s", *folder)
     for file in skipped:
         logger.warning("skipped %s: %s", *file)
     if skipped:
