@@ -57,5 +57,16 @@ def test_goes_on_where_it_was_and_forgets_what_was_undone(clock, tmp_path):
     assert second.at == {10: 1, 20: 5} and second.total == 5
 
 
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"total": 3}', '{"total": "long", "at": {}}', '{"total": 3, "at": {"x": 1}}', "\x00"]
+)
+def test_a_damaged_file_starts_it_anew_with_a_word(content, tmp_path, caplog):
+    path = tmp_path / "minutes.json"
+    path.write_text(content)
+    minutes = Minutes(path, torch.device("cpu"))
+    assert minutes.total == 0 and minutes.at == {}
+    assert f"{path} is damaged: the minutes of this run are counted anew" in caplog.text
+
+
 def test_on_a_gpu_time_passes_for_itself(tmp_path):
     assert Minutes(tmp_path / "minutes.json", torch.device("cuda")).unit == "minutes"

@@ -1,6 +1,7 @@
 """What training has cost in minutes, over interruptions."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ import torch
 
 from waveflow.audio.atomic import write_whole
 
+logger = logging.getLogger("waveflow")
+
 
 class Minutes:
     """A stopwatch whose reading stays with the run, and which is stopped where nothing is learnt.
@@ -18,7 +21,7 @@ class Minutes:
     count; on a GPU the minutes that pass.
 
     Args:
-        path: JSON file that it is read from, if there, and written to.
+        path: JSON file that it is read from, if there, and written to; one that is damaged is only warned about.
         device: where training happens.
 
     Attributes:
@@ -29,9 +32,10 @@ class Minutes:
     def __init__(self, path: Path, device: torch.device):
         self.path = path
         self.unit, self._clock = ("CPU minutes", time.process_time) if device.type == "cpu" else ("minutes", time.time)
-        before = json.loads(path.read_bytes()) if path.exists() else {"total": 0.0, "at": {}}
-        self.at: dict[int, float] = {int(step): minutes for step, minutes in before["at"].items()}
-        self._total, self._since = before["total"], None
+        self.at: dict[int, float] = {}
+        self._total, self._since = 0.0, None
+        if path.exists():
+            self._read()
 
     @property
     def total(self) -> float:
@@ -55,6 +59,16 @@ class Minutes:
         """Write it to its file, whole or not at all."""
         content = {"unit": self.unit, "total": self.total, "at": self.at}
         write_whole(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _read(self) -> None:
+        try:
+            before = json.loads(self.path.read_bytes())
+            total = float(before["total"])
+            at = {int(step): float(minutes) for step, minutes in before["at"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            logger.warning("%s is damaged: the minutes of this run are counted anew", self.path)
+        else:
+            self._total, self.at = total, at
 
     @contextmanager
     def paused(self) -> Iterator[None]:
