@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,7 @@ def test_every_recipe_leaves_what_it_promises(name, run, tmp_path):
         "model.safetensors",
         "checkpoints/step-00000004.safetensors",
         "logs/metrics.csv",
+        "logs/data.json",
         "logs/minutes.json",
         "logs/curve.png",
         "logs/test.json",
@@ -192,6 +194,40 @@ def test_a_run_in_two_parts_equals_one(run, tmp_path):
     assert files(tmp_path / "whole") == files(tmp_path / "parts")
     minutes = json.loads((tmp_path / "parts" / "logs" / "minutes.json").read_text())
     assert minutes["total"] > before["total"] > 0 and minutes["at"]["20"] > minutes["at"]["10"] == before["at"]["10"]
+
+
+def test_other_data_at_resume_is_said(run, tmp_path):
+    name, out = "mnist/train_realnvp.py", tmp_path / "run"
+    assert run(name, out, steps=1)[0] == 0
+    code, said, _ = run(name, out, "--resume", steps=2)
+    assert code == 0 and "differ" not in said
+    code, said, _ = run(name, out, "--resume", "--flips", "--penalty", 1, steps=3)
+    assert (
+        code == 0
+        and "data that differ from those before: flips was False, now True; penalty was 5e-05, now 1.0" in said
+    )
+    code, said, _ = run(name, out, "--resume", "--flips", "--penalty", 1, steps=4)
+    assert code == 0 and "differ" not in said
+    code, _, errors = run(name, out, "--resume", "--conditional", steps=5)
+    assert code == 2 and "of another model" in errors
+    code, said, _ = run(name, out, "--resume", "--flips", "--penalty", 1, steps=5)
+    assert code == 0 and "differ" not in said  # nothing was learnt from the other data
+    images = load_images("digits")
+    fewer = replace(images, train=images.train.take(slice(0, 100)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("waveflow.training.image_data.load_images", lambda *args, **options: fewer)
+        code, said, _ = run(name, out, "--resume", "--flips", "--penalty", 1, steps=6)
+    assert code == 0 and "training_images was 1457, now 100" in said
+
+
+def test_damaged_records_do_not_stop_a_run(run, tmp_path, caplog):
+    name, out = "mnist/train_nice.py", tmp_path / "run"
+    assert run(name, out, steps=1)[0] == 0
+    for record in ("data.json", "minutes.json"):
+        (out / "logs" / record).write_text("{")
+    assert run(name, out, "--resume", steps=2)[0] == 0
+    assert "data.json is damaged" in caplog.text and "minutes.json is damaged" in caplog.text
+    assert json.loads((out / "logs" / "data.json").read_text())["training_images"] == 1457
 
 
 def test_a_run_is_never_written_over(run, tmp_path):
@@ -324,7 +360,7 @@ def faces(tmp_path):
 
 def test_edited_faces_smile(run, faces, tmp_path):
     words = ("--data", "faces", "--path", faces, "--learning-rate", 0.01)
-    assert run("faces/train_glow.py", tmp_path / "run", *words, steps=30)[0] == 0
+    assert run("faces/train_glow.py", tmp_path / "run", *words, steps=60)[0] == 0
     words = ("--model", tmp_path / "run", "--path", faces, "--strengths", "[0, 0.5, 1]", "--shown", 3)
     code, _, errors = run("faces/edit.py", None, *words)
     assert code == 0, errors

@@ -19,11 +19,10 @@ def read_images(args: ImageArguments) -> ImageSet:
         OSError: if a file cannot be read or written.
     """
     first = os.environ.get("RANK", "0") == "0"
-    path = args.path
+    path = path_of(args)
     if args.download:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             raise InputError("--download is for a single process: fetch first, then start torchrun without it")
-        path = os.path.join("data", args.data) if path is None else path
         download_images(args.data, path)
     images = load_images(
         args.data, path, args.size, args.channels, binary=args.binary, flips=args.flips, seed=args.seed, progress=first
@@ -31,6 +30,11 @@ def read_images(args: ImageArguments) -> ImageSet:
     if args.conditional and not images.classes:
         raise InputError(f"--conditional expects images with labels, {images.name} has none")
     return images if args.conditional else _without_labels(images)
+
+
+def path_of(args: ImageArguments) -> str | None:
+    """Where the images are, or are fetched to; None for those that need no path."""
+    return os.path.join("data", args.data) if args.download and args.path is None else args.path
 
 
 def some(images: Images, count: int) -> Images:

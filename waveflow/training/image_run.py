@@ -15,6 +15,7 @@ from waveflow.images import image_grid, save_grid
 from waveflow.models import ImageFlow, ImageModel
 from waveflow.threads import use_threads
 from waveflow.training.config import TrainerConfig
+from waveflow.training.data_record import DataRecord, describe_data
 from waveflow.training.image_arguments import ImageArguments, ImageFlowArguments
 from waveflow.training.image_data import read_images, some
 from waveflow.training.image_grids import draw, grid_layout
@@ -107,11 +108,14 @@ class ImageRun:
             what ``Trainer.fit`` raises.
         """
         batches = Batches(self.images.train, self.args.batch_size, self.args.seed)
+        record = DataRecord(self.trainer.folder.logs / "data.json", describe_data(self.args, self.images))
+        if self.args.resume:
+            self.trainer.on_first(lambda: self._say_differences(record))
         self._minutes.start()
         try:
             state = self.trainer.fit(
                 self.model,
-                objective,
+                self._noted(objective, record),
                 batches,
                 validate=self._validate,
                 sample=self._sample,
@@ -126,6 +130,23 @@ class ImageRun:
         if self.trainer.rank == 0:
             report(self.trainer.folder, self.images, self._minutes, self.args, self.trainer.device, state.step)
         return state
+
+    def _say_differences(self, record: DataRecord) -> None:
+        if different := record.differences():
+            print(f"data that differ from those before: {different}", flush=True)
+
+    def _noted(self, objective: Callable, record: DataRecord) -> Callable:
+        """The objective, which at its first step writes the record: a resume that is refused leaves it as it was."""
+        saved = False
+
+        def noted(model: nn.Module, batch: dict[str, Any]) -> Mapping[str, Tensor]:
+            nonlocal saved
+            if not saved:
+                self.trainer.on_first(record.save)
+                saved = True
+            return objective(model, batch)
+
+        return noted
 
     def _initialize(self, model: ImageFlow, batch: Mapping[str, Any]) -> None:
         size = max(_FIRST_BATCH, self.args.batch_size)
