@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.cli import parse_arguments, run_command
 from waveflow.data import Batches, load_table
 from waveflow.errors import InputError

@@ -24,7 +24,7 @@ import torch
 from glow_peers import PEERS
 from torch import Tensor, nn
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.cli import parse_arguments, run_command
 from waveflow.data import Batches, ImageSet, load_images
 from waveflow.distributions.bits import bits_per_dim

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.audio.metrics import log_mel_l1
 from waveflow.cli import parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, find_clips, split_clips

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from scipy.linalg import solve_toeplitz
 from scipy.signal import freqz, welch
 
+from waveflow.atomic import write_whole
 from waveflow.audio import MelConfig, MelEnvelope, autocorrelation
-from waveflow.audio.atomic import write_whole
 from waveflow.bijectors import LinearPrediction
 from waveflow.cli import parse_arguments, run_command
 from waveflow.data import SpeechItem, WholeClips, find_clips, split_clips

@@ -17,7 +17,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.cli import parse_arguments, run_command
 from waveflow.errors import InputError
 from waveflow.networks import GatedPixelCNNStack, PixelCNNStack, receptive_field

@@ -12,7 +12,7 @@ from density_pictures import draw_bent_grid, draw_density, draw_pairs
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, load_table
 from waveflow.distributions import maximum_likelihood

@@ -11,7 +11,7 @@ import torch
 from smile_classifier import SmileClassifier
 from torch import Tensor
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.cli import parse_arguments, run_command
 from waveflow.cli.loading import check_seed, choose_device
 from waveflow.data import Images, ImageSet, load_images

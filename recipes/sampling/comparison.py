@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.sampling import Kernel, Proposal, WeightedSamples, importance_sample, run_chains
 
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 
 
 def draw_planes(path: Path, rows: list[Row], log_target: Callable[[Tensor], Tensor], reach: float = 4.0) -> None:

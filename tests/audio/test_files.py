@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waveflow.audio import atomic, audio_info, from_pcm16, read_audio, resample, to_pcm16, truncation, write_audio
+from waveflow import atomic
+from waveflow.audio import audio_info, from_pcm16, read_audio, resample, to_pcm16, truncation, write_audio
 from waveflow.errors import InputError
 
 RATE = 22050

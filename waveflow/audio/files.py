@@ -13,7 +13,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.audio.truncation import check_not_truncated
 from waveflow.audio.waveform import check_waveform, to_pcm16
 from waveflow.errors import InputError

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.audio.mel import check_mel
 from waveflow.audio.mel_config import MEL_PRESETS, MelConfig
 from waveflow.errors import InputError

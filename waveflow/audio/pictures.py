@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.audio.mel_config import MelConfig
 from waveflow.audio.mel_filterbank import band_centres
 from waveflow.errors import InputError

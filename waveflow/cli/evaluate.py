@@ -5,7 +5,7 @@ import json
 import logging
 from pathlib import Path
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.cli.loading import add_model_options, load_vocoder
 from waveflow.data import WholeClips, find_clips, split_clips
 from waveflow.errors import InputError

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.errors import InputError
 
 

@@ -14,8 +14,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
 
+from waveflow.atomic import write_whole
 from waveflow.audio import MelConfig
-from waveflow.audio.atomic import write_whole
 from waveflow.errors import InputError
 from waveflow.models.field_types import require_types
 

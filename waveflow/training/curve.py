@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 
 Curve = dict[int, float]
 """Figure at each step."""

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.data import ImageSet
 from waveflow.training.image_arguments import ImageArguments
 from waveflow.training.image_data import path_of

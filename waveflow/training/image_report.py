@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.data import ImageSet
 from waveflow.evaluation.image_likelihood import ImageLikelihood, image_likelihood_of
 from waveflow.models import ImageFlow, ImageModel

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 
 logger = logging.getLogger("waveflow")
 
