@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits, load_sample_images
 from torch.autograd.graph import saved_tensors_hooks
 
-from waveflow.bijectors import ActNorm, Coupling, InvertibleConv1x1, Shift
+from waveflow.bijectors import ActNorm, Coupling, InvertibleConv1x1, Logit, Shift
 from waveflow.errors import InputError
 from waveflow.models import Glow, load_model
 from waveflow.networks import CouplingNet
@@ -79,6 +79,17 @@ def test_presets_have_the_sizes_of_the_paper(preset):
     if preset in ("cifar10", "mnist"):
         assert (c.steps, c.hidden) == (32, 512)
     assert c.height % 2**c.levels == 0
+
+
+def test_alpha_puts_the_logit_in_front():
+    y = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain, through = (Glow(**SMALL, alpha=alpha).eval() for alpha in (None, 0.05))
+    through.flow.bijector[1].load_state_dict(plain.flow.bijector[1].state_dict())
+    seen, log_det = Logit(0.05)(y)
+    expected = plain.flow.log_prob(seen + 0.5) + log_det
+    torch.testing.assert_close(through.flow.log_prob(y), expected)
 
 
 def test_parameters_are_those_of_the_figure():
@@ -330,6 +341,7 @@ def test_two_hundred_steps_without_a_warm_up_stay_finite():
         (lambda: Glow(steps=0), "steps of at least 1, got 0"),
         (lambda: Glow(coupling="spline"), "coupling"),
         (lambda: Glow(scale="softplus"), "scale"),
+        (lambda: Glow(alpha=0.5), "alpha within 0 and 0.5, got 0.5"),
         (lambda: Glow(convolution="lu"), "convolution"),
         (lambda: Glow(memory="none"), "memory"),
         (lambda: Glow(depth=3), "Glow has no field depth"),

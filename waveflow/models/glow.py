@@ -15,6 +15,7 @@ from waveflow.bijectors import (
     Elementwise,
     Halves,
     InvertibleConv1x1,
+    Logit,
     MultiScale,
     Offset,
     Shift,
@@ -39,9 +40,12 @@ class GlowConfig(ImageFlowConfig):
             with a floor, as without one samples overflow in the first hundreds of steps of training.
         convolution: ``"plain"`` or ``"plu"``, see :class:`~waveflow.bijectors.InvertibleConv1x1`.
         norm: whether the networks standardise their hidden layers by the first batch.
+        alpha: of a :class:`~waveflow.bijectors.Logit` that pixels go through first, as in RealNVP; None for the paper's
+            y - 1/2. Where most pixels are black or white, as of digits, the logit learns several times faster.
 
     Raises:
-        InputError: for sizes below 1, a height or width that cannot be halved once per level, or any other choice.
+        InputError: for sizes below 1, an alpha outside (0, 0.5), a height or width that cannot be halved once per
+            level, or any other choice.
     """
 
     levels: int = 2
@@ -51,6 +55,7 @@ class GlowConfig(ImageFlowConfig):
     scale: str = "floored_sigmoid"
     convolution: Literal["plain", "plu"] = "plain"
     norm: bool = True
+    alpha: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,6 +66,8 @@ class GlowConfig(ImageFlowConfig):
         self._require_choice("coupling", ("affine", "additive"))
         self._require_choice("scale", tuple(LOG_SCALES))
         self._require_choice("convolution", ("plain", "plu"))
+        if self.alpha is not None and not 0 < self.alpha < 0.5:
+            raise InputError(f"Glow expects alpha within 0 and 0.5, got {self.alpha}")
 
 
 class Glow(ImageFlow):
@@ -76,7 +83,8 @@ class Glow(ImageFlow):
 
     - ``cifar10``: the paper's L = 3, K = 32, 512 channels.
     - ``mnist``: two levels of the same, as 28 can be halved twice. (Padding to 32x32 would allow three, but then the
-      density of 240 numbers that say nothing would count.) ``mnist-small``: 8 steps of 96 channels.
+      density of 240 numbers that say nothing would count.) Its pixels go through RealNVP's logit. ``mnist-small``: 8
+      steps of 96 channels.
     - ``faces64``: grey faces of 64x64 in four levels.
     - ``digits``: the 8x8 digits of scikit-learn with their 17 values, in seconds.
 
@@ -90,8 +98,8 @@ class Glow(ImageFlow):
     Config = GlowConfig
     PRESETS: ClassVar = {
         "cifar10": {"channels": 3, "height": 32, "width": 32, "levels": 3},
-        "mnist": {},
-        "mnist-small": {"steps": 8, "hidden": 96},
+        "mnist": {"alpha": 0.05},
+        "mnist-small": {"steps": 8, "hidden": 96, "alpha": 0.05},
         "faces64": {"height": 64, "width": 64, "levels": 4, "steps": 16, "hidden": 256},
         "digits": {"height": 8, "width": 8, "values": 17, "steps": 4, "hidden": 64},
     }
@@ -115,7 +123,8 @@ class Glow(ImageFlow):
             else:
                 parts.append(Elementwise(Standardise(), (channels, *positions)))
             levels.append(Chain(parts, config.memory))
-        return Chain([Offset(-0.5), MultiScale(levels, leaving)])
+        first = Offset(-0.5) if config.alpha is None else Logit(config.alpha)
+        return Chain([first, MultiScale(levels, leaving)])
 
 
 def _steps(channels: int, config: GlowConfig) -> Iterator[Bijector]:
