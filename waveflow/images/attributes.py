@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from waveflow.audio.atomic import write_whole
+from waveflow.atomic import write_whole
 from waveflow.errors import InputError
 from waveflow.images.latents import LatentModel, decode, encode, labels_of, require_latents
 
