@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from waveflow.bijectors import Affine, Autoregressive
+from waveflow.bijectors import Autoregressive, Standardise
 from waveflow.models.vector_flow import ACTIVATIONS, VectorFlow, VectorFlowConfig
 from waveflow.networks import MADE
 
@@ -13,16 +13,16 @@ class MAFConfig(VectorFlowConfig):
     """What a MAF is made of; further fields as in :class:`VectorFlowConfig`.
 
     Args:
-        scale: map from a network's answer to the log of a scale, see ``LOG_SCALES``; ``exp`` is the paper's, unbounded.
+        scale: map from a network's answer to the log of a standard deviation, see ``LOG_SCALES``; ``exp`` is the
+            paper's, unbounded.
     """
 
     scale: str = "gentle"
 
 
 class MAF(VectorFlow):
-    """Each layer scales and shifts every feature by amounts that follow from those before it.
+    """Each layer standardises every feature by a mean and deviation that follow from those before it.
 
-    The paper writes it as (x - mean) / deviation; x * scale + shift is the same family and learns faster at the start.
     The features are seen in their order and in reverse by turns. The density of a vector costs one pass; a sample
     costs about as much on a CPU, where networks are run unit by unit (see ``waveflow.bijectors.solvers``).
     Constructed with the fields of :class:`MAFConfig` as keywords.
@@ -40,7 +40,7 @@ class MAF(VectorFlow):
     @staticmethod
     def layers(config: MAFConfig) -> Iterator[Autoregressive]:
         for i in range(config.layers):
-            univariate = Affine(config.scale)
+            univariate = Standardise(config.scale)
             made = MADE(
                 config.features,
                 config.hidden,
