@@ -1,5 +1,6 @@
 """Devices and processes."""
 
+import atexit
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -49,7 +50,15 @@ def launch(config: TrainerConfig) -> "Fabric":
     )
     if not by_fabric_run:
         fabric.launch()
+    if world > 1:
+        atexit.register(_leave_group)
     if accelerator == "cuda":
         # So that seeding reaches the GPU's generator from the start.
         torch.cuda.init()
     return fabric
+
+
+def _leave_group() -> None:
+    # Threads of gloo that are left to the interpreter's end abort the process now and then.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
