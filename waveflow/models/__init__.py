@@ -14,6 +14,7 @@ from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
 from waveflow.models.realnvp import RealNVP, RealNVPConfig
 from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
+from waveflow.models.vocoder_model import VocoderConfig, VocoderModel
 from waveflow.models.waveglow import WaveGlow, WaveGlowConfig
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "RealNVPConfig",
     "VectorFlow",
     "VectorFlowConfig",
+    "VocoderConfig",
+    "VocoderModel",
     "WaveGlow",
     "WaveGlowConfig",
     "load_model",

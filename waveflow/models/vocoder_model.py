@@ -1,0 +1,263 @@
+"""Vocoders: models of waveforms given their mels, with the face that all of them share."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from waveflow.audio import Denoiser, MelConfig, check_mel
+from waveflow.bijectors import Bijector, Chain, LinearPrediction
+from waveflow.context import Context, Ragged
+from waveflow.distributions import Flow, StandardNormal
+from waveflow.errors import InputError
+from waveflow.models.pretrained import PretrainedModel
+
+# Order 128 reaches back over a period of most voices. After short trainings temperatures below 1 only lose level.
+WHITENED = {"whiten": True, "whiten_order": 128, "whiten_block": 32, "whiten_correction": 64, "temperature": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderConfig:
+    """What every vocoder has.
+
+    Args:
+        whiten: model the residual of a :class:`~waveflow.bijectors.LinearPrediction` instead of the waveform.
+        whiten_order: order of that prediction.
+        whiten_block: samples for which one of its filters holds; divides the hop length.
+        whiten_correction: channels of the network that corrects its envelope; 0 for none.
+        temperature: default standard deviation of the latent in synthesis.
+        mel: the mel that the model is conditioned on.
+
+    Raises:
+        InputError: for values out of range.
+    """
+
+    whiten: bool = False
+    whiten_order: int = 32
+    whiten_block: int = 64
+    whiten_correction: int = 0
+    temperature: float = 1.0
+    mel: MelConfig = field(default_factory=MelConfig)
+
+    def __post_init__(self):
+        if self.whiten and (self.whiten_block < 1 or self.mel.hop_length % self.whiten_block):
+            raise InputError(
+                f"{self._model} expects a whiten_block that divides the hop {self.mel.hop_length}, "
+                f"got {self.whiten_block}"
+            )
+        if self.whiten and not (1 <= self.whiten_order <= self.mel.n_fft // 2 and self.whiten_correction >= 0):
+            raise InputError(
+                f"{self._model} expects a whiten_order of 1 to {self.mel.n_fft // 2}, half the FFT, and a "
+                f"whiten_correction of at least 0, got {self.whiten_order} and {self.whiten_correction}"
+            )
+        if not self.temperature >= 0:
+            raise InputError(f"{self._model} expects a temperature of at least 0, got {self.temperature}")
+
+    @property
+    def _model(self) -> str:
+        return type(self).__name__.removesuffix("Config")
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise InputError(f"{self._model} expects {name} of at least 1, got {getattr(self, name)}")
+
+    def _require_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        if getattr(self, name) not in choices:
+            expected = " or ".join(f'"{choice}"' for choice in choices)
+            raise InputError(f"{self._model} expects {name} {expected}, got {getattr(self, name)!r}")
+
+
+class VocoderModel(PretrainedModel):
+    """A model with a likelihood of waveforms (B, T) given mels, and ``vocode``.
+
+    The layers are in ``flow``, a :class:`~waveflow.distributions.Flow` of waveforms (B, 1, T) given mels. A subclass
+    makes it in :meth:`build` by :meth:`make_flow`, and says ``group``, ``reach`` and ``for_inference``.
+    """
+
+    config: VocoderConfig
+    group: int  # samples that belong together: lengths are multiples of it, and latents are (group, T / group)
+
+    def make_flow(self, layers: Bijector) -> Flow:
+        """The flow with these layers, from waveforms (B, 1, T) on, behind the whitening if there is one."""
+        c = self.config
+        if c.whiten:
+            whitening = LinearPrediction(c.mel, c.whiten_order, c.whiten_block, c.whiten_correction)
+            layers = Chain([whitening, layers])
+        return Flow(StandardNormal(), layers, self._event_shape)
+
+    @property
+    def mel_config(self) -> MelConfig:
+        """The mel that the model is conditioned on."""
+        return self.config.mel
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Frames before and after a hop on which its samples (its residual, if whitened) depend, from the layers."""
+        raise NotImplementedError
+
+    @property
+    def layers(self) -> Bijector:
+        """What follows the whitening: all of the flow's bijector where there is none."""
+        return self.flow.bijector[1] if self.config.whiten else self.flow.bijector
+
+    @property
+    def whitening(self) -> LinearPrediction | None:
+        """The linear prediction in front of the layers, None where there is none."""
+        return self.flow.bijector[0] if self.config.whiten else None
+
+    def latent_shape(self, frames: int) -> tuple[int, int]:
+        """Shape (group, T / group) of one latent for a mel of that many frames."""
+        return (self.group, frames * self.config.mel.hop_length // self.group)
+
+    def forward(self, waveform: Tensor, mel: Tensor) -> Tensor:
+        return self.log_prob(waveform, mel)
+
+    def log_prob(self, waveform: Tensor, mel: Tensor) -> Tensor:
+        """Log-density of waveforms on [-1, 1] given their mels.
+
+        Args:
+            waveform: (B, T), T a multiple of ``group``.
+            mel: (B, n_mels, frames), frames >= T / hop_length; a surplus is ignored.
+
+        Returns:
+            (B,) nats.
+
+        Raises:
+            InputError: for a waveform or mel of another shape.
+        """
+        c, name = self.config, type(self).__name__
+        wrong = waveform.ndim != 2 or not waveform.is_floating_point()
+        if wrong or waveform.shape[1] % self.group or not waveform.shape[1]:
+            raise InputError(
+                f"{name}.log_prob expects waveforms (B, T) of floats, T divisible by {self.group} and not 0, "
+                f"got {waveform.dtype} {tuple(waveform.shape)}"
+            )
+        frames = -(-waveform.shape[1] // c.mel.hop_length)
+        if mel.ndim != 3 or mel.shape[:2] != (len(waveform), c.mel.n_mels) or mel.shape[2] < frames:
+            raise InputError(
+                f"{name}.log_prob expects mels ({len(waveform)}, {c.mel.n_mels}, {frames} or more) for waveforms "
+                f"{tuple(waveform.shape)}, got {tuple(mel.shape)}"
+            )
+        return self.flow.log_prob(waveform[:, None], mel[..., :frames])
+
+    @torch.no_grad()
+    def vocode(
+        self,
+        mel: Tensor,
+        temperature: float | None = None,
+        z: Tensor | None = None,
+        lengths: Tensor | None = None,
+        denoise: float = 0.0,
+        generator: torch.Generator | None = None,
+        chunk: int | None = None,
+    ) -> Tensor:
+        """Turn mels into waveforms.
+
+        Args:
+            mel: (B, n_mels, frames) as ``mel_config`` says.
+            temperature: standard deviation of the latent; None for the checkpoint's default.
+            z: the latent (B, *latent_shape(frames)) itself, in place of a draw: the result then is a function
+                of ``(mel, z)`` alone.
+            lengths: frames of each mel (B,), where a batch is padded; each item comes out as if vocoded alone with the
+                beginning of its ``z``, and is zero behind its end.
+            denoise: strength of the bias subtraction (:class:`~waveflow.audio.Denoiser`); to vocode many mels with it,
+                make one ``denoiser()`` and apply it yourself.
+            generator: of the draw.
+            chunk: synthesise this many frames at a time, each with all the context it depends on: the same result in
+                memory that does not grow with the length. None: all at once.
+
+        Returns:
+            (B, frames * hop_length), on the scale of [-1, 1] (not clipped).
+
+        Raises:
+            InputError: for a mel, latent, temperature, chunk or lengths that do not fit.
+            FloatingPointError: if the result is not finite.
+        """
+        self._check(mel, z, temperature, lengths, chunk)
+        batch, _, frames = mel.shape
+        like = self._like
+        if generator is not None and generator.device.type != like.device.type:
+            raise InputError(
+                f"{type(self).__name__}.vocode expects a generator on {like.device.type}, where the model is, "
+                f"got one on {generator.device.type}"
+            )
+        mel = mel.to(like.device, like.dtype)
+        if z is None:
+            temperature = self.config.temperature if temperature is None else temperature
+            shape = (batch, *self.latent_shape(frames))
+            z = self.flow.base.sample(shape, temperature, generator, dtype=like.dtype, device=like.device)
+        else:
+            z = z.to(like.device, like.dtype)
+        context = mel if lengths is None else Ragged.from_lengths(mel, lengths)
+        waveform = self._synthesise_chunks(z, context, chunk or mel.shape[2])
+        if not waveform.isfinite().all():
+            name = type(self).__name__
+            raise FloatingPointError(f"{name}.vocode gave samples that are not finite: is the model trained?")
+        if lengths is None:
+            return self.denoiser()(waveform, denoise) if denoise else waveform
+        denoiser = self.denoiser() if denoise else None
+        out = torch.zeros_like(waveform)
+        for i, end in enumerate((lengths * self.config.mel.hop_length).tolist()):
+            item = waveform[i : i + 1, :end]
+            out[i, :end] = denoiser(item, denoise)[0] if denoiser and end else item[0]
+        return out
+
+    def denoiser(self) -> Denoiser:
+        """A denoiser with the bias of this model."""
+        return Denoiser.from_vocoder(
+            lambda mel: self.vocode(mel, temperature=0.0), self.config.mel.n_mels, device=self._like.device
+        )
+
+    @property
+    def _like(self) -> Tensor:
+        # Where the model is, in the precision that its waveforms have.
+        return next(self.parameters())
+
+    def _event_shape(self, context: Context) -> tuple[int, int]:
+        values = context.values if isinstance(context, Ragged) else context
+        return (1, values.shape[-1] * self.config.mel.hop_length)
+
+    def _synthesise_chunks(self, z: Tensor, context: Context, chunk: int) -> Tensor:
+        values, mask = context if isinstance(context, Ragged) else (context, None)
+        hop = self.config.mel.hop_length
+        rate = hop // self.group
+        frames = values.shape[-1]
+        before, after = self.reach
+        pieces, state = [], None
+        for start in range(0, frames, chunk):
+            stop = min(start + chunk, frames)
+            low, high = max(0, start - before), min(frames, stop + after)
+            part = values[..., low:high]
+            part = part if mask is None else Ragged(part, mask[..., low:high])
+            piece, _ = self.layers.inverse(z[..., low * rate : high * rate], part)
+            piece = piece[..., (start - low) * hop : (stop - low) * hop]
+            if self.whitening is not None:
+                piece, state = self.whitening.inverse_part(piece, context, start, state)
+            pieces.append(piece[:, 0])
+        return torch.cat(pieces, 1)
+
+    def _check(self, mel, z, temperature, lengths, chunk) -> None:
+        name = type(self).__name__
+        check_mel(mel, self.config.mel)
+        if mel.ndim != 3:
+            raise InputError(
+                f"{name}.vocode expects mels (B, {self.config.mel.n_mels}, frames), got {tuple(mel.shape)}"
+            )
+        batch, _, frames = mel.shape
+        if temperature is not None and not temperature >= 0:
+            raise InputError(f"{name}.vocode expects a temperature of at least 0, got {temperature}")
+        if z is not None:
+            expected = (batch, *self.latent_shape(frames))
+            if temperature is not None:
+                raise InputError(f"{name}.vocode expects either z or a temperature, got both")
+            if tuple(z.shape) != expected:
+                raise InputError(f"{name}.vocode expects z of shape {expected}, got {tuple(z.shape)}")
+        if lengths is not None and (
+            lengths.shape != (batch,) or lengths.is_floating_point() or (lengths < 0).any() or (lengths > frames).any()
+        ):
+            raise InputError(
+                f"{name}.vocode expects {batch} whole lengths within 0 ... {frames}, got {lengths.tolist()}"
+            )
+        if chunk is not None and chunk < 1:
+            raise InputError(f"{name}.vocode expects chunks of at least 1 frame, got {chunk}")
