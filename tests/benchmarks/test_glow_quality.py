@@ -1,5 +1,6 @@
 """The comparison of Glows, rehearsed with toy sizes; only one test needs the peer."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -50,6 +51,24 @@ def test_a_twin_sees_the_same_images_in_the_same_noise(quality, twin, tmp_path, 
         assert curves[seed, "waveflow"] == curves[seed, "normflows"]
     assert curves[0, "waveflow"] != curves[1, "waveflow"]
     assert capsys.readouterr().out.splitlines()[-1].count("+0.000 ± 0.000") == 3
+
+
+def test_a_preset_keeps_its_choices_at_the_sizes_of_the_others(quality, tmp_path, monkeypatch):
+    images = quality.load_images("digits", None, progress=False)
+    monkeypatch.setitem(Glow.PRESETS, "digits", {"alpha": 0.05, "hidden": 64, "steps": 4})
+    args = quality.Arguments(hidden=8, flow_steps=2)
+    plain, preset = (quality.build(library, images, args)[0].config for library in ("waveflow", "waveflow-preset"))
+    assert preset == dataclasses.replace(plain, alpha=0.05)
+    with pytest.raises(InputError, match="no preset 'photographs'"):
+        quality.build("waveflow-preset", images, dataclasses.replace(args, data="photographs"))
+
+
+def test_each_contender_is_compared_with_the_peer(quality, twin, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    quality.main([*TINY, "--libraries=[waveflow,waveflow-preset,normflows]", f"--out={out}"])
+    lines = capsys.readouterr().out.splitlines()[-2:]  # the preset for digits has no choices beside its sizes
+    assert [line.split("|")[1].strip() for line in lines] == ["waveflow - normflows", "waveflow-preset - normflows"]
+    assert all(line.count("+0.000 ± 0.000") == 3 for line in lines)
 
 
 def test_finished_runs_are_kept_and_those_of_other_settings_refused(quality, twin, tmp_path, capsys):
