@@ -10,7 +10,7 @@ from waveflow.networks.mlp import MLP
 from waveflow.networks.pixelcnn import PixelCNNStack
 from waveflow.networks.receptive_field import receptive_field
 from waveflow.networks.resnet import ResNet
-from waveflow.networks.upsample import LinearUpsampler, TransposedUpsampler
+from waveflow.networks.upsample import LinearUpsampler, SpectrogramUpsampler, TransposedUpsampler
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "MaskedLinear",
     "PixelCNNStack",
     "ResNet",
+    "SpectrogramUpsampler",
     "TransposedUpsampler",
     "WaveNetStack",
     "ZeroConv2d",

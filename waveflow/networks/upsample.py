@@ -1,8 +1,11 @@
-"""From mel frames to the rate of a vocoder's groups of samples."""
+"""From mel frames to the rate of a vocoder's samples, or groups of them."""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from waveflow.context import Context, Ragged
 
@@ -111,6 +114,59 @@ class LinearUpsampler(nn.Module):
             return frames.gather(1, index[:, :, None].expand(-1, -1, channels)).to(weight.dtype)
 
         return torch.lerp(at(left), at(left + 1), weight.expand(-1, channels)).transpose(1, 2)
+
+
+class SpectrogramUpsampler(nn.Module):
+    """Two small transposed convolutions over bands and frames to the sample rate (WaveFlow: arXiv:1912.01219).
+
+    ClariNet's upsampler too (arXiv:1807.07281): the mel is a picture of one channel, each kernel is 3 bands high and
+    two strides long and has weight norm, and a leaky ReLU of slope 0.4 follows each. The strides are the two factors of
+    the hop length that are nearest to each other, the longer one first: 16 and 16 for a hop of 256.
+
+    Args:
+        n_mels: bands.
+        hop_length: samples a frame, at least 2.
+
+    Attributes:
+        out_channels: bands.
+        reach: frames before and after a frame on which its samples depend.
+
+    Shape:
+        ``(B, n_mels, frames)`` to ``(B, n_mels, frames * hop_length)``; ``Ragged`` to ``Ragged``.
+
+    Raises:
+        ValueError: for a shorter hop.
+
+    Example:
+        >>> SpectrogramUpsampler(80, 256)(torch.zeros(1, 80, 3)).shape
+        torch.Size([1, 80, 768])
+    """
+
+    reach = (1, 1)
+
+    def __init__(self, n_mels: int, hop_length: int):
+        super().__init__()
+        if hop_length < 2:
+            raise ValueError(f"SpectrogramUpsampler expects a hop_length of at least 2, got {hop_length}")
+        self.out_channels, self.hop_length = n_mels, hop_length
+        short = next(s for s in range(math.isqrt(hop_length), 0, -1) if hop_length % s == 0)
+        self.stages = nn.ModuleList(
+            weight_norm(nn.ConvTranspose2d(1, 1, (3, 2 * s), stride=(1, s), padding=(1, s // 2)))
+            for s in (hop_length // short, short)
+        )
+
+    def forward(self, mel: Context) -> Context:
+        return _ragged(self, mel, self.hop_length)
+
+    def upsample(self, mel: Tensor, mask: Tensor | None) -> Tensor:
+        x = mel.unsqueeze(1)
+        mask = None if mask is None else mask.unsqueeze(1)
+        for stage in self.stages:
+            stride = stage.stride[1]
+            x = x if mask is None else x * mask
+            x = F.leaky_relu(stage(x)[..., : x.shape[-1] * stride], 0.4)
+            mask = None if mask is None else mask.repeat_interleave(stride, 3)
+        return x.squeeze(1)
 
 
 def _ragged(upsampler: nn.Module, mel: Context, rate: int) -> Context:
