@@ -58,7 +58,7 @@ LogProb = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train Glow of waveflow, as it comes or as a preset has it, and of normflows alike, and compare their test bits/dim.
+    """Train Glow of waveflow, plain and as its preset, and of normflows alike, and compare test bits/dim.
 
     Args:
         data: As the recipes have it: digits, mnist, photographs, cifar10, faces, or a folder of images.
