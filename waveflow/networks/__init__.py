@@ -12,10 +12,13 @@ from waveflow.networks.receptive_field import receptive_field
 from waveflow.networks.resnet import ResNet
 from waveflow.networks.upsample import LinearUpsampler, SpectrogramUpsampler, TransposedUpsampler
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
+from waveflow.networks.wavenet_stepper import WaveNetStepper
+from waveflow.networks.wavenet_weights import CausalWeights
 
 __all__ = [
     "MADE",
     "MLP",
+    "CausalWeights",
     "ChannelsLastConv1d",
     "CouplingNet",
     "FoldedWaveNetStack",
@@ -29,6 +32,7 @@ __all__ = [
     "SpectrogramUpsampler",
     "TransposedUpsampler",
     "WaveNetStack",
+    "WaveNetStepper",
     "ZeroConv2d",
     "degree_mask",
     "receptive_field",

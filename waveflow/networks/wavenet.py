@@ -1,11 +1,18 @@
-"""The dilated, gated convolution stack of WaveNet, in the form that conditions couplings."""
+"""The dilated, gated convolution stack of WaveNet: causal, as it was published, or as a condition of couplings."""
+
+import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from waveflow.context import Context, Ragged
+from waveflow.networks.causal_convolution import CausalConv1d
 from waveflow.networks.convolution import ChannelsLastConv1d, convolve, to_channels_last
+from waveflow.networks.wavenet_causal import FoldedCausalStack
+from waveflow.networks.wavenet_stepper import WaveNetStepper
+from waveflow.networks.wavenet_weights import CausalWeights, pack
 
 
 class WaveNetStack(nn.Module):
@@ -13,28 +20,40 @@ class WaveNetStack(nn.Module):
 
     .. math::
         a_l = \tanh(W_l * h_l + V_l c) \odot \sigma(W'_l * h_l + V'_l c), \quad
-        h_{l+1} = h_l + R_l a_l, \quad y = O \sum_l S_l a_l
+        h_{l+1} = r\,(h_l + R_l a_l), \quad s = q \sum_l S_l a_l, \quad y = O s
 
-    Layer l has dilation :math:`2^{l \bmod \text{cycle}}`. Non-causal, zero-padded to the same length; O starts at zero
-    (WaveNet: arXiv:1609.03499; as WaveGlow's coupling: arXiv:1811.00002, section 2.1).
+    Layer l has dilation :math:`2^{l \bmod \text{cycle}}`; r = q = 1 unless ``scaled``; O starts at zero
+    (WaveNet: arXiv:1609.03499). In two forms:
+
+    - Non-causal, zero-padded to the same length, which conditions WaveGlow's couplings (arXiv:1811.00002, section 2.1).
+    - ``causal``: y at time t follows from x before t and from the context up to and including t, so the stack is a
+      conditioner of :class:`~waveflow.bijectors.Autoregressive` and of
+      :class:`~waveflow.distributions.AutoregressiveDistribution` over events (1, T). The first layer is a convolution
+      over the ``first_kernel`` numbers before t; :meth:`stepper` runs the stack sample by sample.
 
     Args:
-        in_channels: channels of x.
+        in_channels: channels of x; 1 if causal.
         out_channels: channels of y.
         channels: width of h, of the gates and of the skip sum.
         layers: number of layers.
-        kernel_size: taps of the dilated convolutions, odd.
+        kernel_size: taps of the dilated convolutions, odd unless causal.
         context_channels: channels of the context, 0 for none.
         cycle: layers after which the dilation begins again at 1; 0 for never.
         separable: replace each dilated convolution by a depthwise one followed by a product over
             channels (SqueezeWave: arXiv:2001.05685).
+        causal: see above.
+        first_kernel: taps of the first convolution (ClariNet has 32: arXiv:1807.07281); 1 unless causal.
+        post: y = O relu(O' relu(s)) instead, WaveNet's own end; only if causal.
+        scaled: r = sqrt(1 / 2) and q = sqrt(1 / layers), so that sums keep their variance; only if causal.
 
     Shape:
         x ``(B, in_channels, T)``, context ``(B, context_channels, >= T)`` (a surplus is ignored) to ``(B,
-        out_channels, T)``. Under a ``Ragged`` context the padding is held at zero in every layer.
+        out_channels, T)``, or if causal to ``(B, out_channels, 1, T)``, the parameters of events (1, T). Under a
+        ``Ragged`` context the padding is held at zero in every layer; a causal stack sees none anyway.
 
     Raises:
-        ValueError: if the context is missing, has other channels or is shorter than x.
+        ValueError: for sizes that do not fit; (on call) if the context is missing, has other channels or is shorter
+            than x.
     """
 
     def __init__(
@@ -47,26 +66,47 @@ class WaveNetStack(nn.Module):
         context_channels: int = 0,
         cycle: int = 0,
         separable: bool = False,
+        causal: bool = False,
+        first_kernel: int = 1,
+        post: bool = False,
+        scaled: bool = False,
     ):
         super().__init__()
-        self.context_channels = context_channels
-        self.input = weight_norm(ChannelsLastConv1d(in_channels, channels))
+        if causal and in_channels != 1:
+            raise ValueError(f"a causal WaveNetStack expects in_channels=1, got {in_channels}")
+        if not causal and (first_kernel != 1 or post or scaled):
+            raise ValueError("WaveNetStack expects first_kernel, post and scaled only if causal")
+        self.channels, self.out_channels = channels, out_channels
+        self.context_channels = self.context = context_channels
+        self.causal = causal
+        self.residual_scale = math.sqrt(1 / 2) if scaled else 1.0
+        self.skip_scale = math.sqrt(1 / layers) if scaled else 1.0
+        first = CausalConv1d(1, channels, first_kernel, strict=True) if causal else None
+        self.input = weight_norm(first or ChannelsLastConv1d(in_channels, channels))
         dilations = [2 ** (i % cycle if cycle else i) for i in range(layers)]
         self.layers = nn.ModuleList(
-            GatedLayer(channels, kernel_size, d, context_channels, separable, last=i == layers - 1)
+            GatedLayer(channels, kernel_size, d, context_channels, separable, last=i == layers - 1, causal=causal)
             for i, d in enumerate(dilations)
         )
+        self.post = weight_norm(ChannelsLastConv1d(channels, channels)) if post else None
         self.output = ChannelsLastConv1d(channels, out_channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     @property
+    def event_shape(self) -> tuple[int, None] | None:
+        """What a causal stack is over, (1, any length); None for the other."""
+        return (1, None) if self.causal else None
+
+    @property
     def reach(self) -> int:
-        """Number of positions to either side that an output depends on."""
-        return sum(layer.reach for layer in self.layers)
+        """Number of positions, to either side or if causal before it, that an output depends on."""
+        return sum(layer.reach for layer in self.layers) + (self.input.kernel_size[0] if self.causal else 0)
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         context, mask = _fit(x, context, self.context_channels)
+        if self.causal:
+            mask = None
         h = _masked(self.input(to_channels_last(x)), mask)
         skips = 0
         for layer in self.layers:
@@ -74,28 +114,69 @@ class WaveNetStack(nn.Module):
             skips = skips + skip
             if residual is not None:
                 h = _masked(h + residual, mask)
-        return self.output(skips).squeeze(2)
+                h = h if self.residual_scale == 1 else h * self.residual_scale
+        skips = skips if self.skip_scale == 1 else skips * self.skip_scale
+        if self.post is not None:
+            skips = F.relu(self.post(F.relu(skips)))
+        y = self.output(skips)
+        return y if self.causal else y.squeeze(2)
 
-    def folded(self, dtype: torch.dtype = torch.float32) -> "FoldedWaveNetStack":
+    def folded(self, dtype: torch.dtype = torch.float32) -> "FoldedWaveNetStack | FoldedCausalStack":
         """A frozen equal of this stack for inference, computing in ``dtype``."""
-        return FoldedWaveNetStack(self, dtype)
+        return FoldedCausalStack(self, dtype) if self.causal else FoldedWaveNetStack(self, dtype)
+
+    def packed(self, dtype: torch.dtype | None = None) -> CausalWeights:
+        """The weights of a causal stack, constants multiplied out, as loops over samples want them.
+
+        Args:
+            dtype: of the result; None for that of the stack.
+
+        Raises:
+            ValueError: for a stack that is not causal.
+        """
+        if not self.causal:
+            raise ValueError("only a causal WaveNetStack has packed weights")
+        return pack(self, dtype or self.output.weight.dtype)
+
+    def stepper(self, batch: int, context: Context = None) -> WaveNetStepper:
+        """A causal stack run sample by sample, without gradients.
+
+        Args:
+            batch: B.
+            context: (B, context_channels, T) of all samples to come, or None.
+
+        Returns:
+            the stepper: ``params()`` are (B, out_channels) of the next sample, ``push(x)`` tells it, (B,).
+
+        Raises:
+            ValueError: for a stack that is not causal, or a context that is missing or does not fit.
+        """
+        return WaveNetStepper(self.packed(), batch, context)
 
 
 class GatedLayer(nn.Module):
     """One layer of :class:`WaveNetStack`: h and context to (residual, skip), the residual None in the last layer."""
 
     def __init__(
-        self, channels: int, kernel_size: int, dilation: int, context_channels: int, separable: bool, last: bool
+        self,
+        channels: int,
+        kernel_size: int,
+        dilation: int,
+        context_channels: int,
+        separable: bool,
+        last: bool,
+        causal: bool = False,
     ):
         super().__init__()
         self.channels = channels
-        self.reach = dilation * (kernel_size - 1) // 2
+        self.reach = dilation * (kernel_size - 1) // (1 if causal else 2)
+        convolution = CausalConv1d if causal else ChannelsLastConv1d
         if separable:
-            self.depthwise = weight_norm(ChannelsLastConv1d(channels, channels, kernel_size, dilation, groups=channels))
+            self.depthwise = weight_norm(convolution(channels, channels, kernel_size, dilation, groups=channels))
             self.gates = weight_norm(ChannelsLastConv1d(channels, 2 * channels))
         else:
             self.depthwise = None
-            self.gates = weight_norm(ChannelsLastConv1d(channels, 2 * channels, kernel_size, dilation))
+            self.gates = weight_norm(convolution(channels, 2 * channels, kernel_size, dilation))
         self.condition = weight_norm(ChannelsLastConv1d(context_channels, 2 * channels)) if context_channels else None
         self.mix = weight_norm(ChannelsLastConv1d(channels, channels if last else 2 * channels))
 
