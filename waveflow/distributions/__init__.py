@@ -6,7 +6,7 @@ from waveflow.distributions.bits import bits_per_dim
 from waveflow.distributions.dequantise import UniformDequantisation, VariationalDequantisation
 from waveflow.distributions.flow import Flow
 from waveflow.distributions.heads import Bernoulli, Categorical, DiscretisedMixtureOfLogistics, Head
-from waveflow.distributions.objectives import image_likelihood, maximum_likelihood, reverse_kl
+from waveflow.distributions.objectives import image_likelihood, maximum_likelihood, reverse_kl, speech_likelihood
 
 __all__ = [
     "AutoregressiveDistribution",
@@ -24,4 +24,5 @@ __all__ = [
     "image_likelihood",
     "maximum_likelihood",
     "reverse_kl",
+    "speech_likelihood",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from waveflow.distributions.bits import bits_per_dim
 from waveflow.distributions.flow import Flow
+from waveflow.distributions.scored_draws import score_draws
 from waveflow.errors import InputError
 
 Objective = Callable[[nn.Module, Mapping[str, Any]], dict[str, Tensor]]
@@ -43,6 +44,22 @@ def image_likelihood(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Te
     return {"loss": bits, "bits_per_dim": bits.detach()}
 
 
+def speech_likelihood(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    r"""Minus the mean log-likelihood of waveforms given their mels, in nats per sample.
+
+    Fit for :meth:`waveflow.training.Trainer.fit`.
+
+    Args:
+        model: a :class:`~waveflow.models.VocoderModel`, or what wraps one: called, it gives log-densities.
+        batch: ``waveform`` (B, T) with its dequantisation noise, ``mel`` (B, n_mels, frames).
+
+    Returns:
+        ``loss``, and ``nats_per_sample``, minus the same without gradients.
+    """
+    nats = model(batch["waveform"], batch["mel"]).mean() / batch["waveform"].shape[1]
+    return {"loss": -nats, "nats_per_sample": nats.detach()}
+
+
 def reverse_kl(target_log_prob: Callable[..., Tensor], draws: int = 256) -> Objective:
     r"""The objective that imitates a density p known up to a constant, without any example of it.
 
@@ -67,11 +84,6 @@ def reverse_kl(target_log_prob: Callable[..., Tensor], draws: int = 256) -> Obje
         raise InputError(f"reverse_kl expects at least 1 draw, got {draws}")
 
     def objective(flow: Flow, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        context = batch.get("context")
-        x, log_q = flow.sample_with_log_prob((draws,), context)
-        if context is None:
-            return {"loss": (log_q - target_log_prob(x)).mean()}
-        repeated = context.repeat(draws, *[1] * (context.ndim - 1))
-        return {"loss": (log_q.flatten() - target_log_prob(x.flatten(0, 1), repeated)).mean()}
+        return {"loss": score_draws(flow, target_log_prob, batch.get("context"), draws).log_ratio.mean()}
 
     return objective

@@ -1,9 +1,10 @@
 """One harness for all vocoders: likelihood, copy-synthesis, speed. What recipes and ``waveflow evaluate`` print."""
 
 from waveflow.evaluation.evaluate import evaluate
+from waveflow.evaluation.floor import floor_share
 from waveflow.evaluation.likelihood import Likelihood, dequantize, nats_per_sample
 from waveflow.evaluation.report import MEAN_FIGURES, ClipFigures, Report
-from waveflow.evaluation.synthesis import Synthesis, Synthesizer, mean_stoi
+from waveflow.evaluation.synthesis import Synthesis, Synthesizer, mean_stoi, stoi_of
 from waveflow.evaluation.temperature import TEMPERATURES, choose_temperature
 from waveflow.evaluation.vocoder import Vocoder
 from waveflow.evaluation.yardsticks import YARDSTICKS, yardsticks
@@ -21,7 +22,9 @@ __all__ = [
     "choose_temperature",
     "dequantize",
     "evaluate",
+    "floor_share",
     "mean_stoi",
     "nats_per_sample",
+    "stoi_of",
     "yardsticks",
 ]

@@ -58,7 +58,7 @@ def nats_per_sample(model: Vocoder, clips: Iterable[SpeechItem], seed: int = 0) 
 @torch.no_grad()
 def clip_log_prob(model: Vocoder, clip: SpeechItem, index: int, seed: int = 0) -> float:
     """Nats of one whole clip with the noise of (seed, index); see :func:`nats_per_sample`."""
-    like = _like(model)
+    like = like_of(model)
     waveform = dequantize(clip["waveform"], (seed, index)).to(like)
     training = isinstance(model, nn.Module) and model.training
     if training:
@@ -89,7 +89,7 @@ def is_exact(model: Vocoder) -> bool:
     return bool(getattr(model, "exact", True))
 
 
-def _like(model: Vocoder) -> Tensor:
+def like_of(model: Vocoder) -> Tensor:
     """A tensor where the model is, of the precision that its waveforms have."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if first is None:

@@ -91,10 +91,15 @@ def mean_stoi(model: Vocoder, clips: Iterable[SpeechItem], temperature: float | 
         About 0 to 1; NaN if no clip has speech enough for the measure.
     """
     synthesize = Synthesizer(model, temperature, seed=seed)
+    return stoi_of(((clip, synthesize(clip["mel"]).waveform) for clip in clips), model.mel_config.sample_rate)
+
+
+def stoi_of(copies: Iterable[tuple[SpeechItem, Tensor]], sample_rate: int) -> float:
+    """Mean intelligibility of copies (T,) that are made already, each beside its clip; see :func:`mean_stoi`."""
     scores = []
-    for clip in clips:
+    for clip, copy in copies:
         try:
-            scores.append(stoi(clip["waveform"], synthesize(clip["mel"]).waveform, model.mel_config.sample_rate))
+            scores.append(stoi(clip["waveform"], copy, sample_rate))
         except InputError as error:
             logger.info("%s: %s", clip["name"], error)
     return sum(scores) / len(scores) if scores else math.nan
