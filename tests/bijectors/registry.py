@@ -6,6 +6,7 @@ import registry_images
 import registry_masked
 import registry_models
 import registry_vectors
+import registry_waveflow
 import torch
 from torch import nn
 from torch.distributions import AffineTransform
@@ -161,4 +162,5 @@ BIJECTORS = {
     **registry_images.BIJECTORS,
     **registry_models.BIJECTORS,
     **registry_vectors.BIJECTORS,
+    **registry_waveflow.BIJECTORS,
 }

@@ -15,6 +15,7 @@ from waveflow.models.pretrained import PretrainedModel, load_model, read_config
 from waveflow.models.realnvp import RealNVP, RealNVPConfig
 from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
 from waveflow.models.vocoder_model import VocoderConfig, VocoderModel
+from waveflow.models.waveflow_model import WaveFlow, WaveFlowConfig
 from waveflow.models.waveglow import WaveGlow, WaveGlowConfig
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "VectorFlowConfig",
     "VocoderConfig",
     "VocoderModel",
+    "WaveFlow",
+    "WaveFlowConfig",
     "WaveGlow",
     "WaveGlowConfig",
     "load_model",

@@ -11,6 +11,7 @@ from waveflow.networks.pixelcnn import PixelCNNStack
 from waveflow.networks.receptive_field import receptive_field
 from waveflow.networks.resnet import ResNet
 from waveflow.networks.upsample import LinearUpsampler, SpectrogramUpsampler, TransposedUpsampler
+from waveflow.networks.waveflow_stack import FoldedWaveFlowStack, WaveFlowStack
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 from waveflow.networks.wavenet_stepper import WaveNetStepper
 from waveflow.networks.wavenet_weights import CausalWeights
@@ -21,6 +22,7 @@ __all__ = [
     "CausalWeights",
     "ChannelsLastConv1d",
     "CouplingNet",
+    "FoldedWaveFlowStack",
     "FoldedWaveNetStack",
     "GatedPixelCNNStack",
     "LinearUpsampler",
@@ -31,6 +33,7 @@ __all__ = [
     "ResNet",
     "SpectrogramUpsampler",
     "TransposedUpsampler",
+    "WaveFlowStack",
     "WaveNetStack",
     "WaveNetStepper",
     "ZeroConv2d",
