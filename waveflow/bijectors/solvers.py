@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from waveflow.bijectors.base import sum_event, zero_log_det
-from waveflow.bijectors.univariate import Univariate
+from waveflow.bijectors.univariate import Affine, Standardise, Univariate
 from waveflow.context import Context
 from waveflow.errors import InputError
 
@@ -39,6 +39,9 @@ class Solver(Protocol):
 class Sequential:
     """Place by place with the conditioner's stepper: exact, and for a MADE at the cost of about one pass.
 
+    Linear maps given by a MADE of ReLUs are solved by a compiled loop on a CPU, if the network is not too large for
+    its caches; it runs on one thread.
+
     Args:
         polish: rounds of x <- x + (z - univariate(x)) / univariate'(x) at the end, each a pass of the network, which
             bring x to where the forward direction, with its rounding, gives z. Two rounds about halve the typical
@@ -56,27 +59,54 @@ class Sequential:
 
     @torch.no_grad()
     def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
-        order = order_of(conditioner, z)
-        x = torch.empty_like(z, memory_format=torch.contiguous_format)
-        log_det = zero_log_det(z)
-        # Steps are small and what they cost is mostly bookkeeping, of which inference mode needs less. Not under
-        # autocast, which would keep casts of weights made here and hand them to those who want gradients.
-        with torch.inference_mode(not torch.is_autocast_enabled(z.device.type)):
-            values, log_derivatives = [], []
-            stepper = conditioner.stepper(z.shape[0], context)
-            for row in z.flatten(1).t()[order].unbind():  # (B,) or (k, B)
-                value, log_derivative = univariate.inverse(row.t(), stepper.params())
-                stepper.push(value)
-                values.append(value.t())
-                log_derivatives.append(log_derivative.t())
-            x.flatten(1)[:, order.flatten()] = torch.stack(values).flatten(0, -2).t()
-            log_det += torch.stack(log_derivatives).flatten(0, -2).sum(0)
+        x, log_det = _solve_compiled(conditioner, univariate, z, context) or step(conditioner, univariate, z, context)
         if not self.polish:
             return Solution(x, log_det, 0, float("nan"))
         for _ in range(self.polish):
             seen, log_derivative = univariate(x, conditioner(x, context))
             before, x = x, x + (z - seen) * (-log_derivative).exp().to(x.dtype)
         return Solution(x, -sum_event(log_derivative), self.polish, _change(x, before).max().item() if len(x) else 0.0)
+
+
+def step(conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+    """x and the log-det of the inverse, place by place, without gradients."""
+    order = order_of(conditioner, z)
+    x = torch.empty_like(z, memory_format=torch.contiguous_format)
+    log_det = zero_log_det(z)
+    # Steps are small and what they cost is mostly bookkeeping, of which inference mode needs less. Not under
+    # autocast, which would keep casts of weights made here and hand them to those who want gradients.
+    with torch.inference_mode(not torch.is_autocast_enabled(z.device.type)):
+        values, log_derivatives = [], []
+        stepper = conditioner.stepper(z.shape[0], context)
+        for row in z.flatten(1).t()[order].unbind():  # (B,) or (k, B)
+            value, log_derivative = univariate.inverse(row.t(), stepper.params())
+            stepper.push(value)
+            values.append(value.t())
+            log_derivatives.append(log_derivative.t())
+        x.flatten(1)[:, order.flatten()] = torch.stack(values).flatten(0, -2).t()
+        log_det += torch.stack(log_derivatives).flatten(0, -2).sum(0)
+    return x, log_det
+
+
+_BOUNDS = {"gentle": 2.0, "tanh_exp": 5.0}
+_LARGEST = 2**20  # weights, 4 MiB: beyond, what they take to be read for every tile costs more than bookkeeping
+
+
+def _solve_compiled(
+    conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context
+) -> tuple[Tensor, Tensor] | None:
+    if type(univariate) not in (Affine, Standardise) or univariate.scale not in _BOUNDS:
+        return None
+    if z.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not hasattr(conditioner, "rectified"):
+        return None
+    if conditioner.outputs != univariate.params:
+        return None
+    network = conditioner.rectified(context)
+    if network is None or network.weights.dtype != z.dtype or len(network.weights) > _LARGEST:
+        return None
+    from waveflow.kernels.made_inverse import invert  # numba takes half a second to import
+
+    return invert(z, *network, _BOUNDS[univariate.scale], type(univariate) is Standardise)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,10 @@ class MADE(nn.Module):
         self.last = MaskedLinear(degrees[-1], order.repeat(outputs), strict=True)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        self.schedule = _schedule(features, outputs, degrees)
+        ends = _ends(features, outputs, degrees)
+        self.schedule = _schedule(ends)
+        self._widths = torch.tensor([features, *map(len, degrees), outputs * features])
+        self._ends = torch.tensor(ends)
         self._degrees = degrees[0], degrees[-1]
         self.register_load_state_dict_post_hook(_mask_by_order)
         _mask_by_order(self)
@@ -108,6 +112,32 @@ class MADE(nn.Module):
         self._check_context(context)
         return MADEStepper(self, batch, context)
 
+    def rectified(self, context: Tensor | None = None) -> "Rectified | None":
+        """The network as a compiled inverse reads it, or None if it has residual blocks or is not of ReLUs."""
+        self._check_context(context)
+        if self.residual or self.activation not in (F.relu, torch.relu):
+            return None
+        with torch.no_grad():
+            weights, biases = self._sorted()
+            biases = [bias[:, None] for bias in biases]
+            if context is not None:
+                columns = self._widen(context).t()
+                *biases, last = biases
+                biases = [torch.addmm(b, layer.weight, columns) for b, layer in zip(biases, self.contexts, strict=True)]
+                biases.append(last.expand(-1, len(context)))
+            flat = torch.cat([w.flatten() for w in weights])
+            return Rectified(flat, torch.cat(biases), self._widths, self._ends, self.order)
+
+    def _sorted(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights (units, inputs) and biases of all layers; first inputs and last outputs in order, by feature."""
+
+        def by_feature(outputs: Tensor) -> Tensor:
+            return outputs.unflatten(0, (self.outputs, self.features)).transpose(0, 1)[self.order].flatten(0, 1)
+
+        weights = [self.layers[0].weight[:, self.order], *(layer.weight for layer in self.layers[1:])]
+        biases = [layer.bias for layer in self.layers]
+        return [*weights, by_feature(self.last.weight)], [*biases, by_feature(self.last.bias)]
+
     def _widen(self, x: Tensor) -> Tensor:
         return x.to(torch.promote_types(x.dtype, self.last.weight.dtype))
 
@@ -124,6 +154,24 @@ class MADE(nn.Module):
             raise ValueError(f"MADE expects no context, got {got}")
         if isinstance(context, Ragged) or context.ndim != 2 or context.shape[1] != self.context:
             raise ValueError(f"MADE expects a context (B, {self.context}), got {got}")
+
+
+class Rectified(NamedTuple):
+    """A :class:`MADE` of ReLUs whose features are in order, as ``waveflow.kernels.made_inverse`` explains.
+
+    Attributes:
+        weights: of all layers in one, flat.
+        biases: (units of all layers, 1), or (..., B) with a context.
+        widths: (layers + 1,), numbers into and out of each layer.
+        ends: (layers + 1, D + 1), how many of them follow from so many features.
+        order: (D,).
+    """
+
+    weights: Tensor
+    biases: Tensor
+    widths: Tensor
+    ends: Tensor
+    order: Tensor
 
 
 def _hidden_degrees(width: int, features: int, lowest: int) -> Tensor:
@@ -148,12 +196,15 @@ _IN_PLACE = {F.relu: torch.relu_, F.silu: partial(F.silu, inplace=True), torch.t
 _Product = tuple[int, int, int, int, int]  # layer, first row of its weight, rows, first column, columns
 
 
-def _schedule(features: int, outputs: int, degrees: list[Tensor]) -> list[tuple[list[_Product], list[_Product]]]:
-    """What a stepper multiplies when 0, 1, ..., D - 1 features are known: first for a group of them, then for one."""
-    # ends[k][n + 1]: how many rows of the input of layer k, or at last of the output, follow from n features.
+def _ends(features: int, outputs: int, degrees: list[Tensor]) -> list[list[int]]:
+    """At [k][n + 1], how many of the numbers that layer k takes, or at last of the outputs, follow from n features."""
     hidden = [[0, *torch.searchsorted(d, torch.arange(features), right=True).tolist()] for d in degrees]
-    ends = [[0, *range(features)], *hidden, [outputs * n for n in range(features + 1)]]
-    schedule = []
+    return [[0, *range(features)], *hidden, [outputs * n for n in range(features + 1)]]
+
+
+def _schedule(ends: list[list[int]]) -> list[tuple[list[_Product], list[_Product]]]:
+    """What a stepper multiplies when 0, 1, ..., D - 1 features are known: first for a group of them, then for one."""
+    features, schedule = len(ends[0]) - 1, []
     for n in range(features):
         start = n - n % _GROUP
         stop = min(start + _GROUP, features)
@@ -185,15 +236,12 @@ class MADEStepper:
         self._made, self._known = made, 0
         self._activation_ = _IN_PLACE.get(made.activation)
         with torch.no_grad(), torch.autocast(made.order.device.type, enabled=False):
-            weights = [made.layers[0].weight[:, made.order], *(layer.weight for layer in made.layers[1:])]
-            last = made.order[:, None] + made.features * torch.arange(made.outputs, device=made.order.device)
-            self._weights = [w.detach() for w in (*weights, made.last.weight[last.flatten()])]
-            self._biases = [layer.bias.detach()[:, None] for layer in made.layers]
-            self._biases.append(made.last.bias.detach()[last.flatten(), None])
+            weights, biases = made._sorted()
+            self._weights, self._biases = [w.detach() for w in weights], [b.detach()[:, None] for b in biases]
             for k, term in enumerate(made._context_terms(context)):
                 self._biases[k] = self._biases[k] + term.t()
             new = self._weights[-1].new_empty
-            self._values = [new(w.shape[1], batch) for w in self._weights] + [new(last.numel(), batch)]
+            self._values = [new(w.shape[1], batch) for w in self._weights] + [new(len(self._weights[-1]), batch)]
             self._advance()
 
     def params(self) -> Tensor:
