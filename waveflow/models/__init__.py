@@ -7,12 +7,14 @@ from waveflow.models.image_flow import ImageFlow, ImageFlowConfig
 from waveflow.models.image_model import ImageModel, ImageModelConfig
 from waveflow.models.maf import MAF, MAFConfig
 from waveflow.models.masked_conv_flow import MaskedConvFlow, MaskedConvFlowConfig
+from waveflow.models.masked_conv_iaf import MaskedConvIAF, MaskedConvIAFConfig
 from waveflow.models.nice import NICE, NICEConfig
 from waveflow.models.nsf import NSF, NSFConfig
 from waveflow.models.pixelcnn import GatedPixelCNN, GatedPixelCNNConfig, PixelCNN, PixelCNNConfig
 from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
 from waveflow.models.realnvp import RealNVP, RealNVPConfig
+from waveflow.models.spline_iaf import SplineIAF, SplineIAFConfig
 from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
 from waveflow.models.vocoder_model import VocoderConfig, VocoderModel
 from waveflow.models.waveflow_model import WaveFlow, WaveFlowConfig
@@ -37,6 +39,8 @@ __all__ = [
     "MAFConfig",
     "MaskedConvFlow",
     "MaskedConvFlowConfig",
+    "MaskedConvIAF",
+    "MaskedConvIAFConfig",
     "NICEConfig",
     "NSFConfig",
     "PixelCNN",
@@ -46,6 +50,8 @@ __all__ = [
     "PretrainedModel",
     "RealNVP",
     "RealNVPConfig",
+    "SplineIAF",
+    "SplineIAFConfig",
     "VectorFlow",
     "VectorFlowConfig",
     "VocoderConfig",
