@@ -22,20 +22,23 @@ Panel = tuple[str, Tensor | np.ndarray]
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
-def mel_picture(path: str | os.PathLike, panels: Sequence[Panel], config: MelConfig) -> None:
+def mel_picture(
+    path: str | os.PathLike, panels: Sequence[Panel], config: MelConfig, scale: Tensor | np.ndarray | None = None
+) -> None:
     """Write a PNG of mels, whole or not at all; equal mels give equal bytes.
 
     Args:
         path: where to, by custom ending in .png.
         panels: title and mel of each panel, top to bottom; all share the range of the first, by custom the real one.
         config: how the mels were made: the axes are seconds and Hz.
+        scale: a mel whose range is shared instead, so that several pictures can be held against each other.
 
     Raises:
         InputError: for no panels, or a mel of other bands. NaN is left white, not refused.
         OSError: naming the file, if it cannot be written.
     """
     buffer = io.BytesIO()
-    _draw(panels, config).print_png(buffer, metadata={"Software": None})
+    _draw(panels, config, scale).print_png(buffer, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
 
 
@@ -46,7 +49,7 @@ def mel_image(panels: Sequence[Panel], config: MelConfig) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw(panels: Sequence[Panel], config: MelConfig) -> "FigureCanvasAgg":
+def _draw(panels: Sequence[Panel], config: MelConfig, scale: Tensor | np.ndarray | None = None) -> "FigureCanvasAgg":
     # A second to load, which no other use of the package should wait for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -55,7 +58,8 @@ def _draw(panels: Sequence[Panel], config: MelConfig) -> "FigureCanvasAgg":
         raise InputError("a picture of mels needs at least one")
     titles = [title for title, _ in panels]
     mels = [_array(mel, title, config) for title, mel in panels]
-    seen = mels[0][np.isfinite(mels[0])]
+    reference = mels[0] if scale is None else _array(scale, "the scale", config)
+    seen = reference[np.isfinite(reference)]
     low, high = (seen.min(), seen.max()) if seen.size else (config.log(config.log_floor), 0.0)
 
     # Figure and canvas by hand: pyplot would keep every figure and choose a backend for the whole process.

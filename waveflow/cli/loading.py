@@ -1,19 +1,31 @@
 """Models as the commands use them: on a device; vocoders made fast."""
 
 import argparse
+from typing import Any
 
 import torch
 
 from waveflow.errors import InputError
-from waveflow.evaluation import Vocoder
-from waveflow.models import PretrainedModel, load_model
+from waveflow.evaluation import Adjusted, Vocoder, takes
+from waveflow.models import PretrainedModel, VocoderModel, load_model
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that runs a vocoder."""
+    """The options of every command that runs one vocoder."""
     parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint: a folder, or a Hugging Face hub id")
+    add_synthesis_options(parser)
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        help="how a WaveNet samples: auto, incremental, kernel, graph, jacobi or full; same sound, other speed",
+    )
+    parser.add_argument("--speaker", type=int, metavar="N", help="voice of a model that has several, from 0")
+
+
+def add_synthesis_options(parser: argparse.ArgumentParser) -> None:
+    """Where and how vocoders run, one or several."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument(
         "--precision", choices=tuple(PRECISIONS), default="32", help="of the networks; bf16 is faster, and close"
@@ -38,20 +50,59 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_vocoder(options: argparse.Namespace) -> Vocoder:
-    """The model of ``--model``, frozen for inference, on ``--device`` in ``--precision``.
+def check_synthesis_options(options: argparse.Namespace) -> str:
+    """Refuse what no model could do; the device that ``--device`` stands for.
 
     Raises:
-        InputError: if there is no such checkpoint, it is no vocoder, or there is no such device.
+        InputError: if there is no such device, or a number is out of its range.
     """
     device = choose_device(options.device)
     if options.chunk_frames < 0:
         raise InputError(f"--chunk-frames expects 0 or more, got {options.chunk_frames}")
     check_seed(options.seed)
-    model = load_checkpoint(options.model, device)
+    for name in ("temperature", "denoise"):
+        value = getattr(options, name)
+        if value is not None and not value >= 0:
+            raise InputError(f"--{name} expects 0 or more, got {value}")
+    return device
+
+
+def load_vocoder(options: argparse.Namespace, progress: bool = False, **settings: Any) -> Vocoder:
+    """The model of ``--model``, frozen for inference, on ``--device`` in ``--precision``.
+
+    Args:
+        options: those of :func:`add_model_options`.
+        progress: show how far a synthesis is, where the model can.
+        settings: further arguments of its ``vocode``; None for none.
+
+    Raises:
+        InputError: if there is no such checkpoint, it is no vocoder, there is no such device, or the model does not
+            have what ``--method``, ``--speaker`` or the settings ask for.
+    """
+    device = check_synthesis_options(options)
+    model = load_vocoder_of(options.model, device).for_inference(PRECISIONS[options.precision])
+    method = None if options.method == "auto" else options.method  # which is what a model does by itself
+    asked = {"speaker": options.speaker, "method": method, **settings}
+    if progress and takes(model, "progress"):
+        asked["progress"] = True
+    if all(value is None for value in asked.values()):
+        return model
+    try:
+        return Adjusted(model, **asked)
+    except InputError as error:
+        raise InputError(f"{options.model}: {error}") from None
+
+
+def load_vocoder_of(name: str, device: str = "cpu") -> VocoderModel:
+    """The vocoder in a folder or hub repository, as it was trained.
+
+    Raises:
+        InputError: if there is none.
+    """
+    model = load_checkpoint(name, device)
     if not isinstance(model, Vocoder):
-        raise InputError(f"{options.model}: holds a {type(model).__name__}, which is no vocoder")
-    return model.for_inference(PRECISIONS[options.precision])
+        raise InputError(f"{name}: holds a {type(model).__name__}, which is no vocoder")
+    return model
 
 
 def choose_device(name: str) -> str:

@@ -45,6 +45,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="how bare .npy and .pt mels were made: a preset (tacotron2, hifigan-22k, ...), or a .json or .yaml file",
     )
     parser.add_argument("--pictures", action="store_true", help="also write OUT/<name>.png: mels of input and result")
+    parser.add_argument(
+        "--keep-partial",
+        action="store_true",
+        help="on Ctrl-C, write what a WaveNet has made so far to OUT/<name>.partial.wav",
+    )
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -55,10 +60,11 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: for options that cannot be used, or, after all inputs were tried, those of them that could not.
         OSError: if a result cannot be written; nothing of it is left then.
+        KeyboardInterrupt: on Ctrl-C, after writing what was made so far where ``--keep-partial`` asks for it.
     """
     targets = _targets(options.inputs, Path(options.out))
     given = None if options.mel_config is None else read_mel_config(options.mel_config)
-    model = load_vocoder(options)
+    model = load_vocoder(options, progress=sys.stderr.isatty(), partial=options.keep_partial or None)
     if given is not None:
         model.mel_config.require_same(given, f"the model {options.model}", f"--mel-config {options.mel_config}")
     synthesize = Synthesizer(model, options.temperature, options.denoise, options.seed, options.chunk_frames or None)
@@ -79,6 +85,9 @@ def run(options: argparse.Namespace) -> None:
             continue
         waveform = result.waveform[:samples].clamp(-1, 1)
         rate = model.mel_config.sample_rate
+        if len(result.waveform) < mel.shape[1] * model.mel_config.hop_length:
+            _keep(target, waveform, mel.shape[1] * model.mel_config.hop_length, rate)
+            raise KeyboardInterrupt
         write_audio(target, waveform, rate)
         if options.pictures:
             again = spectrogram(waveform[None])[0] if len(waveform) >= model.mel_config.min_samples else mel
@@ -119,6 +128,15 @@ def _read(
     if len(waveform) < config.min_samples:
         raise InputError(f"{source}: too short, {len(waveform)} samples where a mel needs {config.min_samples}")
     return spectrogram(waveform[None])[0], len(waveform)
+
+
+def _keep(target: Path, waveform: Tensor, whole: int, rate: int) -> None:
+    """Write what there is of an interrupted synthesis, under a name that no whole one has."""
+    if not len(waveform):
+        return
+    target = target.with_suffix(".partial.wav")
+    write_audio(target, waveform, rate)
+    _say(f"{target}: the first {len(waveform) / rate:.2f} of {whole / rate:.2f} s")
 
 
 def _say(text: str, stream=None) -> None:

@@ -1,7 +1,7 @@
 """Everything that can be said of a vocoder by numbers."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 from tqdm import tqdm
@@ -27,6 +27,7 @@ def evaluate(
     seed: int = 0,
     chunk: int | None = None,
     progress: bool = False,
+    heard: Callable[[SpeechItem, Tensor], None] | None = None,
 ) -> Report:
     """Likelihood beside that of classical models, copy-synthesis metrics and speed on whole clips, one at a time.
 
@@ -38,6 +39,7 @@ def evaluate(
         seed: of the dequantisation noise and of the latents.
         chunk: frames synthesised at a time; None for all at once.
         progress: show a bar, where standard error is a terminal.
+        heard: called with every clip and its copy (T,), to keep it.
 
     A clip too short for the metrics counts for likelihood and speed alone; the log ``waveflow`` names it.
 
@@ -54,6 +56,8 @@ def evaluate(
         waveform = clip["waveform"]
         nats = clip_log_prob(model, clip, index, seed)
         copy = synthesize(clip["mel"])
+        if heard is not None:
+            heard(clip, copy.waveform)
         figures.append(
             ClipFigures(
                 name=clip["name"],

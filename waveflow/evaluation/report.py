@@ -9,7 +9,7 @@ from waveflow.evaluation.yardsticks import YARDSTICKS
 MEAN_FIGURES = ("nats_per_sample", "stoi", "pesq", "mstft", "mcd", "f0_rmse", "vuv_f1", "real_time_factor")
 """The figures that every report has at its top level."""
 
-_COLUMNS = {
+COLUMNS = {
     "nats_per_sample": ("nats/sample", "{:.4f}"),
     "stoi": ("STOI", "{:.3f}"),
     "pesq": ("PESQ", "{:.2f}"),
@@ -19,6 +19,7 @@ _COLUMNS = {
     "vuv_f1": ("V/UV F1", "{:.3f}"),
     "real_time_factor": ("RTF", "{:.3f}"),
 }
+"""What tables show of a report: title and format of each figure."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ class Report:
     def table(self) -> str:
         """A table with a line for each clip and one for the whole."""
         total = f"all {len(self.clips)}"
-        rows = [["clip", "seconds", *(title for title, _ in _COLUMNS.values())]]
-        rows += [[clip.name, f"{clip.seconds:.2f}", *_cells(clip.figures())] for clip in self.clips]
-        rows += [[total, f"{sum(clip.seconds for clip in self.clips):.2f}", *_cells(self.figures())]]
+        rows = [["clip", "seconds", *(title for title, _ in COLUMNS.values())]]
+        rows += [[clip.name, f"{clip.seconds:.2f}", *cells(clip.figures())] for clip in self.clips]
+        rows += [[total, f"{sum(clip.seconds for clip in self.clips):.2f}", *cells(self.figures())]]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
@@ -137,13 +138,14 @@ class Report:
         )
 
 
-def _cells(figures: Mapping[str, float | None]) -> list[str]:
-    values = {name: figures.get(name) for name in _COLUMNS}
-    return ["-" if value is None else _COLUMNS[name][1].format(value) for name, value in values.items()]
+def cells(figures: Mapping[str, float | None]) -> list[str]:
+    """The texts of ``COLUMNS`` for these figures, a dash for each that is missing."""
+    values = {name: figures.get(name) for name in COLUMNS}
+    return ["-" if value is None else COLUMNS[name][1].format(value) for name, value in values.items()]
 
 
 def _nats(value: float | None) -> str:
-    return "-" if value is None else _COLUMNS["nats_per_sample"][1].format(value)
+    return "-" if value is None else COLUMNS["nats_per_sample"][1].format(value)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
