@@ -10,7 +10,7 @@ from waveflow.bijectors.interop import FromTransform
 from waveflow.bijectors.linear import InvertibleConv1x1, LULinear, Permutation
 from waveflow.bijectors.linear_prediction import LinearPrediction
 from waveflow.bijectors.logit import Logit
-from waveflow.bijectors.mixture import MixtureOfLogisticsCDF
+from waveflow.bijectors.mixture import MixtureOfLogistics, MixtureOfLogisticsCDF
 from waveflow.bijectors.norm import ActNorm
 from waveflow.bijectors.offset import Offset
 from waveflow.bijectors.partition import Alternating, Checkerboard, Halves, Partition
@@ -46,6 +46,7 @@ __all__ = [
     "LULinear",
     "LinearPrediction",
     "Logit",
+    "MixtureOfLogistics",
     "MixtureOfLogisticsCDF",
     "MultiScale",
     "Offset",

@@ -29,19 +29,28 @@ def _exp(raw: Tensor) -> Tensor:
     return raw
 
 
+def _floored(raw: Tensor) -> Tensor:
+    return raw.clamp_min(LOG_SCALE_FLOOR)
+
+
+LOG_SCALE_FLOOR = -9.0
+"""The least log scale of ``floored``: about 4 steps of 16-bit sound."""
+
 LOG_SCALES = {
     "tanh_exp": _tanh_exp,
     "gentle": _gentle,
     "sigmoid": _sigmoid,
     "floored_sigmoid": _floored_sigmoid,
     "exp": _exp,
+    "floored": _floored,
 }
 """Raw parameter -> log of a scale, by name.
 
 ``tanh_exp``: within [-5, 5], the identity near 0. ``gentle``: the same within [-2, 2], for stacks of vectors whose
 inverse is to hold in float32 even where their networks have grown. ``sigmoid``: log sigmoid(raw + 2), at most 0
 (Glow). ``floored_sigmoid``: log(0.1 + 0.9 sigmoid(raw + 2)), so that many inverses in a row cannot overflow. ``exp``:
-the raw value itself, unbounded (the papers' WaveGlow, WaveFlow and ClariNet, and imported weights).
+the raw value itself, unbounded (the papers' WaveGlow, WaveFlow and ClariNet, and imported weights). ``floored``: the
+raw value, but at least -9 (ClariNet's WaveNet: arXiv:1807.07281): below, a likelihood of sound could grow without end.
 """
 
 

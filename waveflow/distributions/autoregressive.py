@@ -173,7 +173,11 @@ class AutoregressiveDistribution(nn.Module):
         if known:
             u = self._tell(u, given, known)
         chosen = self.solver if solver is None else find_solver(solver, "AutoregressiveDistribution")
-        return chosen(_Scaled(self.conditioner, self.head), _Draw(self.head, temperature), u, context)
+        return chosen(*self.as_map(temperature), u, context)
+
+    def as_map(self, temperature: float = 1.0) -> tuple[nn.Module, Univariate]:
+        """The conditioner of whole numbers, and the map from noise to them: what solvers are given."""
+        return _Scaled(self.conditioner, self.head), _Draw(self.head, temperature)
 
     def _tell(self, u: Tensor, given: Tensor | None, known: int) -> Tensor:
         size = u.shape[1:].numel()

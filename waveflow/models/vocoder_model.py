@@ -1,5 +1,6 @@
 """Vocoders: models of waveforms given their mels, with the face that all of them share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from waveflow.audio import Denoiser, MelConfig, check_mel
 from waveflow.bijectors import Bijector, Chain, LinearPrediction
 from waveflow.context import Context, Ragged
-from waveflow.distributions import Flow, StandardNormal
+from waveflow.distributions import Base, Flow, StandardNormal
 from waveflow.errors import InputError
 from waveflow.models.pretrained import PretrainedModel
 
@@ -78,13 +79,16 @@ class VocoderModel(PretrainedModel):
     config: VocoderConfig
     group: int  # samples that belong together: lengths are multiples of it, and latents are (group, T / group)
 
-    def make_flow(self, layers: Bijector) -> Flow:
-        """The flow with these layers, from waveforms (B, 1, T) on, behind the whitening if there is one."""
+    def make_flow(self, layers: Bijector, base: Base | None = None) -> Flow:
+        """The flow with these layers, from waveforms (B, 1, T) on, behind the whitening if there is one.
+
+        ``base`` is standard normal unless given.
+        """
         c = self.config
         if c.whiten:
             whitening = LinearPrediction(c.mel, c.whiten_order, c.whiten_block, c.whiten_correction)
             layers = Chain([whitening, layers])
-        return Flow(StandardNormal(), layers, self._event_shape)
+        return Flow(base or StandardNormal(), layers, self._event_shape)
 
     @property
     def mel_config(self) -> MelConfig:
@@ -126,6 +130,10 @@ class VocoderModel(PretrainedModel):
         Raises:
             InputError: for a waveform or mel of another shape.
         """
+        return self.flow.log_prob(waveform[:, None], self._mel_of(waveform, mel))
+
+    def _mel_of(self, waveform: Tensor, mel: Tensor) -> Tensor:
+        """As many frames as the waveform needs, of a mel that fits it."""
         c, name = self.config, type(self).__name__
         wrong = waveform.ndim != 2 or not waveform.is_floating_point()
         if wrong or waveform.shape[1] % self.group or not waveform.shape[1]:
@@ -139,7 +147,7 @@ class VocoderModel(PretrainedModel):
                 f"{name}.log_prob expects mels ({len(waveform)}, {c.mel.n_mels}, {frames} or more) for waveforms "
                 f"{tuple(waveform.shape)}, got {tuple(mel.shape)}"
             )
-        return self.flow.log_prob(waveform[:, None], mel[..., :frames])
+        return mel[..., :frames]
 
     @torch.no_grad()
     def vocode(
@@ -174,34 +182,17 @@ class VocoderModel(PretrainedModel):
             InputError: for a mel, latent, temperature, chunk or lengths that do not fit.
             FloatingPointError: if the result is not finite.
         """
-        self._check(mel, z, temperature, lengths, chunk)
-        batch, _, frames = mel.shape
+
+        def synthesise(z: Tensor, context: Context, temperature: float) -> Tensor:
+            return self._synthesise_chunks(z, context, chunk or mel.shape[2])
+
+        return self._vocode(mel, temperature, z, lengths, denoise, generator, chunk, synthesise)
+
+    def draw_latent(self, frames: int, batch: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+        """Noise (B, *latent_shape(frames)) for ``vocode``."""
         like = self._like
-        if generator is not None and generator.device.type != like.device.type:
-            raise InputError(
-                f"{type(self).__name__}.vocode expects a generator on {like.device.type}, where the model is, "
-                f"got one on {generator.device.type}"
-            )
-        mel = mel.to(like.device, like.dtype)
-        if z is None:
-            temperature = self.config.temperature if temperature is None else temperature
-            shape = (batch, *self.latent_shape(frames))
-            z = self.flow.base.sample(shape, temperature, generator, dtype=like.dtype, device=like.device)
-        else:
-            z = z.to(like.device, like.dtype)
-        context = mel if lengths is None else Ragged.from_lengths(mel, lengths)
-        waveform = self._synthesise_chunks(z, context, chunk or mel.shape[2])
-        if not waveform.isfinite().all():
-            name = type(self).__name__
-            raise FloatingPointError(f"{name}.vocode gave samples that are not finite: is the model trained?")
-        if lengths is None:
-            return self.denoiser()(waveform, denoise) if denoise else waveform
-        denoiser = self.denoiser() if denoise else None
-        out = torch.zeros_like(waveform)
-        for i, end in enumerate((lengths * self.config.mel.hop_length).tolist()):
-            item = waveform[i : i + 1, :end]
-            out[i, :end] = denoiser(item, denoise)[0] if denoiser and end else item[0]
-        return out
+        shape = (batch, *self.latent_shape(frames))
+        return self.flow.base.sample(shape, temperature, generator, dtype=like.dtype, device=like.device)
 
     def denoiser(self) -> Denoiser:
         """A denoiser with the bias of this model."""
@@ -236,6 +227,44 @@ class VocoderModel(PretrainedModel):
                 piece, state = self.whitening.inverse_part(piece, context, start, state)
             pieces.append(piece[:, 0])
         return torch.cat(pieces, 1)
+
+    def _vocode(
+        self,
+        mel: Tensor,
+        temperature: float | None,
+        z: Tensor | None,
+        lengths: Tensor | None,
+        denoise: float,
+        generator: torch.Generator | None,
+        chunk: int | None,
+        synthesise: Callable[[Tensor, Context, float], Tensor],
+        make_denoiser: Callable[[], Denoiser] | None = None,
+    ) -> Tensor:
+        # All of ``vocode`` but how waveforms are made of latents.
+        self._check(mel, z, temperature, lengths, chunk)
+        batch, _, frames = mel.shape
+        like = self._like
+        if generator is not None and generator.device.type != like.device.type:
+            raise InputError(
+                f"{type(self).__name__}.vocode expects a generator on {like.device.type}, where the model is, "
+                f"got one on {generator.device.type}"
+            )
+        mel = mel.to(like.device, like.dtype)
+        temperature = self.config.temperature if temperature is None else temperature
+        z = self.draw_latent(frames, batch, temperature, generator) if z is None else z.to(like.device, like.dtype)
+        context = mel if lengths is None else Ragged.from_lengths(mel, lengths)
+        waveform = synthesise(z, context, temperature)
+        if not waveform.isfinite().all():
+            name = type(self).__name__
+            raise FloatingPointError(f"{name}.vocode gave samples that are not finite: is the model trained?")
+        denoiser = (make_denoiser or self.denoiser)() if denoise else None
+        if lengths is None:
+            return denoiser(waveform, denoise) if denoiser else waveform
+        out = torch.zeros_like(waveform)
+        for i, end in enumerate((lengths * self.config.mel.hop_length).tolist()):
+            item = waveform[i : i + 1, :end]
+            out[i, :end] = denoiser(item, denoise)[0] if denoiser and end else item[0]
+        return out
 
     def _check(self, mel, z, temperature, lengths, chunk) -> None:
         name = type(self).__name__

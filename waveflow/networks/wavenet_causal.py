@@ -34,8 +34,9 @@ class FoldedCausalStack(nn.Module):
         weights = stack.packed()
         self.dilations, self.residual = weights.dilations.tolist(), weights.residual
         for name, tensor in weights._asdict().items():
-            if name != "residual":
-                self.register_buffer(f"packed_{name}", tensor)
+            if name not in ("residual", "dilations"):
+                self._freeze(f"packed_{name}", tensor)
+        self.register_buffer("packed_dilations", weights.dilations)
         layers = zip(weights.gates, weights.condition.chunk(len(weights.gates), 1), weights.mix, strict=True)
         for i, (gates, condition, mix) in enumerate(layers):
             self._store(f"gates{i}", gates.permute(2, 1, 0))
@@ -44,7 +45,10 @@ class FoldedCausalStack(nn.Module):
 
     def _store(self, name: str, weight: Tensor) -> None:
         weight = weight.to(self.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        self.register_buffer(name, weight)
+        self._freeze(name, weight)
+
+    def _freeze(self, name: str, weight: Tensor | None) -> None:
+        self.register_parameter(name, None if weight is None else nn.Parameter(weight, requires_grad=False))
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         values = context.values if isinstance(context, Ragged) else context

@@ -1,10 +1,14 @@
 """A causal WaveNet stack run sample by sample: ring buffers that are indexed, and all that can be known ahead."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from waveflow.context import Context, Ragged
 from waveflow.networks.wavenet_weights import CausalWeights
+
+ContextOfSamples = Callable[[int, int], Tensor]
 
 _STRETCH = 64  # samples for which the gates' part that is known ahead is kept
 
@@ -20,21 +24,23 @@ class WaveNetStepper:
     Args:
         weights: of the stack.
         batch: B.
-        context: (B, context_channels, T) of all samples to come, or None.
+        context: (B, context_channels, T) of all samples to come, or None. Where that is more than should be held, a
+            function that gives it for samples from ``start`` to before ``stop``, as ``context(start, stop)``, or up to
+            their end where ``stop`` is behind it.
 
     Raises:
         ValueError: for a context that is missing or does not fit.
     """
 
-    def __init__(self, weights: CausalWeights, batch: int, context: Context = None):
+    def __init__(self, weights: CausalWeights, batch: int, context: Context | ContextOfSamples = None):
         values = context.values if isinstance(context, Ragged) else context
         channels = weights.condition.shape[0]
-        if channels and (values is None or values.shape[:2] != (batch, channels)):
+        if channels and not callable(values) and (values is None or values.shape[:2] != (batch, channels)):
             got = None if values is None else tuple(values.shape)
             raise ValueError(f"WaveNetStepper expects a context ({batch}, {channels}, T), got {got}")
         self._time, self._params = 0, None
         self._weights, self._batch = weights, batch
-        self._context = values.to(weights.first.dtype).permute(2, 0, 1) if channels else None
+        self._context = values if channels else None
         with torch.inference_mode(), torch.autocast(weights.first.device.type, enabled=False):
             self._allocate()
 
@@ -98,11 +104,11 @@ class WaveNetStepper:
         layers, length = self._ahead.shape[:2]
         self._ahead.copy_(w.gates_bias[:, None, None].expand_as(self._ahead))
         if self._context is not None:
-            part = self._context[self._time : self._time + length]
-            if not len(part):
-                raise ValueError(
-                    f"WaveNetStepper has a context of {len(self._context)} samples, and more were asked for"
-                )
+            start, stop = self._time, self._time + length
+            part = self._context(start, stop) if callable(self._context) else self._context[..., start:stop]
+            if not part.shape[2]:
+                raise ValueError(f"WaveNetStepper has a context of {start} samples, and more were asked for")
+            part = part.to(w.first.dtype).permute(2, 0, 1)
             known = (part.flatten(0, 1) @ w.condition).reshape(*part.shape[:2], layers, -1)
             self._ahead[:, : len(part)] += known.permute(2, 0, 1, 3)
 
