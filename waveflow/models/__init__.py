@@ -19,6 +19,7 @@ from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
 from waveflow.models.vocoder_model import VocoderConfig, VocoderModel
 from waveflow.models.waveflow_model import WaveFlow, WaveFlowConfig
 from waveflow.models.waveglow import WaveGlow, WaveGlowConfig
+from waveflow.models.wavenet import WaveNet, WaveNetConfig
 
 __all__ = [
     "IAF",
@@ -60,6 +61,8 @@ __all__ = [
     "WaveFlowConfig",
     "WaveGlow",
     "WaveGlowConfig",
+    "WaveNet",
+    "WaveNetConfig",
     "load_model",
     "read_config",
 ]
