@@ -60,8 +60,8 @@ class WaveNetConfig(VocoderConfig):
         first_kernel: taps of the first convolution.
         scaled: scale sums of layers to keep their variance.
         head: distribution of a sample given those before. ``"gaussian"`` (ClariNet: arXiv:1807.07281);
-            ``"logistics"``, a continuous mixture (Parallel WaveNet: arXiv:1711.10433); ``"mol"``, a mixture of logistics
-            over 65,536 values; ``"softmax"``, a logit for each of 256 values of the mu-law.
+            ``"logistics"``, a continuous mixture (Parallel WaveNet: arXiv:1711.10433); ``"mol"``, a mixture of
+            logistics over 65,536 values; ``"softmax"``, a logit for each of 256 values of the mu-law.
         components: of the mixtures.
         upsampler: of mels. ``"transposed"``: two small transposed convolutions (ClariNet, WaveFlow). ``"linear"``: a
             convolution over frames, interpolated. ``"none"``: the mel tells nothing but the length.
@@ -110,10 +110,10 @@ class WaveNet(VocoderModel):
     - ``small``: Gaussian, 3 cycles of 10 layers of 64 channels.
     - ``tiny``: Gaussian, whitened, trains on a CPU in minutes.
 
-    With a continuous head the model is a flow: ``flow`` is an ``Autoregressive`` map of the stack, between waveforms (B,
-    1, T) and noise of the same shape. With a discrete one it has an
-    :class:`~waveflow.distributions.AutoregressiveDistribution` of whole numbers (B, 1, T) instead: ``distribution``,
-    and ``quantiser``, which turns waveforms into them.
+    With a continuous head the model is a flow: ``flow`` is an ``Autoregressive`` map of the stack, between waveforms
+    (B, 1, T) and noise of the same shape. With a discrete one it has instead ``distribution``, an
+    :class:`~waveflow.distributions.AutoregressiveDistribution` of whole numbers (B, 1, T), and ``quantiser``, which
+    turns waveforms into them.
 
     Example:
         >>> model = WaveNet.from_preset("tiny", layers=4)
@@ -303,8 +303,8 @@ class WaveNet(VocoderModel):
             chunk: frames that are generated between two looks at the progress; the result is the same.
             method: all give the same samples for the same noise, to rounding. ``"incremental"``: plain PyTorch.
                 ``"kernel"``: compiled for CPUs. ``"graph"``: CUDA graphs. ``"jacobi"``: blocks of samples at once.
-                ``"full"``: the whole network for each sample, for comparison. ``"auto"``: graph on a CUDA device, kernel in
-                float32 on a CPU, else incremental.
+                ``"full"``: the whole network for each sample, for comparison. ``"auto"``: graph on a CUDA device,
+                kernel in float32 on a CPU, else incremental.
             progress: show a bar.
             partial: on Ctrl-C return the frames made so far, if there are any, instead of raising.
             speaker: (B,) whole numbers 0 ... ``speakers`` - 1; None where there is but one.
@@ -433,8 +433,8 @@ class WaveNet(VocoderModel):
         share = self.floor_share(part, mel[..., :frames].to(part), speaker)
         if share > _TOO_MANY:
             logger.warning(
-                "WaveNet.vocode: %.0f%% of the log scales at the beginning are at their floor: the network has run away, "
-                "or the speech is digital silence",
+                "WaveNet.vocode: %.0f%% of the log scales at the beginning are at their floor: the network has run "
+                "away, or the speech is digital silence",
                 100 * share,
             )
 
