@@ -1,7 +1,7 @@
 """One number from a network's answer and a number of noise, compiled: the heads of WaveNet inside its sampling loop.
 
-Each equals the class it is named after, computed in float64 whatever the network's precision: next to a sample's layers
-a head costs little.
+They equal ``Standardise``, ``MixtureOfLogistics``, ``DiscretisedMixtureOfLogistics`` and ``Categorical``, computed in
+float64 whatever the network's precision: next to a sample's layers a head costs little.
 """
 
 import math
@@ -23,8 +23,8 @@ class Head(NamedTuple):
         params: how many there are.
         components: of a mixture, else 0.
         values: of a discrete head, else 0.
-        scale: index into ``SCALE_MAPS`` of the map from raw to log scale, for continuous heads.
-        floor: least log scale of the map "floored".
+        scale: of a Gaussian, index into ``SCALE_MAPS`` of the map from raw to log scale.
+        floor: least log scale of the map "floored" and of a continuous mixture.
         temperature: of a discrete head; a continuous one's is in its noise.
     """
 
@@ -101,8 +101,8 @@ def _root(head, params, work, z):
     _softmax(params, work[0], k, 1.0)
     low, high = math.inf, -math.inf
     for i in range(k):
-        scale = math.exp(_log_scale(head, params[2 * k + i]))
-        work[1, i], work[2, i] = params[k + i], 1.0 / scale
+        scale = math.exp(max(params[2 * k + i] - math.log(k), head.floor))
+        work[1, i], work[2, i] = params[k + i] + ((2.0 * i + 1.0) / k - 1.0), 1.0 / scale
         alone = work[1, i] + scale * z
         low, high = min(low, alone), max(high, alone)
     if not high > low:

@@ -13,7 +13,7 @@ from waveflow.kernels.compiled import compiled
 from waveflow.kernels.wavenet_heads import draw, network_input
 from waveflow.kernels.wavenet_tiles import LANES, add_product, pack, tile_width
 
-_ROWS = 32  # that a product of known things is worth collecting: steps times utterances
+_ROWS = 64  # steps times utterances: what one product of known things takes in
 
 # tanh(x) = x P(x^2) / Q(x^2) for |x| <= 9, to 2e-8; a fit by Lawson's reweighting of the linearised relative error.
 _LIMIT = np.float32(9.0)
@@ -293,7 +293,7 @@ def block_length(batch: int) -> int:
     return max(4, _ROWS >> (batch - 1).bit_length()) if batch else 1
 
 
-def start(weights: LoopWeights, batch: int, work: int) -> LoopState:
+def first_state(weights: LoopWeights, batch: int, work: int) -> LoopState:
     """The state before the first sample: silence. ``work``: the head's components or values, the larger."""
     dtype = weights.first_bias.dtype
     layers, width = weights.gates_bias.shape

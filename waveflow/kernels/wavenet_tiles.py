@@ -13,6 +13,8 @@ from numba.extending import intrinsic
 from waveflow.kernels.compiled import compiled
 
 LANES = 16  # numbers a vector: 64 bytes of float32; two registers of float64, or wherever registers are shorter
+_INDEX, _LANE = ir.IntType(64), ir.Constant(ir.IntType(32), 0)
+_EVERYWHERE = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 _SUMS = 16  # vectors of sums at a time, of 32 registers
 
 
@@ -34,69 +36,80 @@ def pack(matrix: np.ndarray, width: int) -> np.ndarray:
 def _tile(rows: int, vectors: int):
     @intrinsic
     def tile(typing_context, x, x_stride, w, y, y_stride, inputs, like):
-        """Rows of x (pointer, stride in numbers) times w (inputs, vectors * LANES), added to rows of y."""
-        signature = types.void(*[types.uintp] * 6, like)
+        """Rows of x (address, numbers from row to row) times w (inputs, vectors * LANES), added to rows of y."""
 
         def generate(context, builder, signature, arguments):
-            scalar = context.get_value_type(signature.args[-1])
-            vector, index = ir.VectorType(scalar, LANES), ir.IntType(64)
-            size = context.get_abi_sizeof(scalar)
-            x, x_stride, w, y, y_stride, inputs, _ = arguments
-            align = size
-
-            def at(base, offset, kind):
-                return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
-
-            def number(value):
-                return ir.Constant(index, value)
-
-            x_rows = [builder.add(x, builder.mul(x_stride, number(r * size))) for r in range(rows)]
-            y_rows = [builder.add(y, builder.mul(y_stride, number(r * size))) for r in range(rows)]
-            places = [(r, v) for r in range(rows) for v in range(vectors)]
-            targets = [at(y_rows[r], number(v * LANES * size), vector) for r, v in places]
-            first = [builder.load(target, align=align) for target in targets]
-            before = builder.basic_block
-            body = builder.append_basic_block("inputs")
-            after = builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_unsigned(">", inputs, number(0)), body, after)
-
-            builder.position_at_end(body)
-            i = builder.phi(index)
-            sums = [builder.phi(vector) for _ in places]
-            row = builder.add(w, builder.mul(i, number(vectors * LANES * size)))
-            weights = [builder.load(at(row, number(v * LANES * size), vector), align=align) for v in range(vectors)]
-            undefined, lane = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            offset = builder.mul(i, number(size))
-            spread = []
-            for r in range(rows):
-                value = builder.load(at(x_rows[r], offset, scalar))
-                spread.append(builder.shuffle_vector(builder.insert_element(undefined, value, lane), undefined, mask))
-            fuse = ("contract",)
-            new = [
-                builder.fadd(builder.fmul(spread[r], weights[v], flags=fuse), sums[n], flags=fuse)
-                for n, (r, v) in enumerate(places)
-            ]
-            following = builder.add(i, number(1))
-            builder.cbranch(builder.icmp_unsigned("<", following, inputs), body, after)
-            i.add_incoming(number(0), before)
-            i.add_incoming(following, body)
-            for phi, start, value in zip(sums, first, new, strict=True):
-                phi.add_incoming(start, before)
-                phi.add_incoming(value, body)
-
-            builder.position_at_end(after)
-            last = [builder.phi(vector) for _ in places]
-            for phi, start, value in zip(last, first, new, strict=True):
-                phi.add_incoming(start, before)
-                phi.add_incoming(value, body)
-            for phi, target in zip(last, targets, strict=True):
-                builder.store(phi, target, align=align)
+            scalar = context.get_value_type(like)
+            addresses = [builder.zext(a, _INDEX) if a.type.width < 64 else a for a in arguments[:-1]]
+            builder.call(_function(context, builder.module, scalar, rows, vectors), addresses)
             return context.get_dummy_value()
 
-        return signature, generate
+        return types.void(*[types.uintp] * 6, like), generate
 
     return tile
+
+
+def _function(context, module: ir.Module, scalar: ir.Type, rows: int, vectors: int) -> ir.Function:
+    """The tile's code, once in a module and never copied into where it is called: compiling stays short."""
+    name = f"waveflow_tile_{rows}x{vectors}_{scalar}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INDEX] * 6), name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    x, x_stride, w, y, y_stride, inputs = function.args
+    builder = ir.IRBuilder(function.append_basic_block("start"))
+    body, done = function.append_basic_block("inputs"), function.append_basic_block("done")
+    size, vector = context.get_abi_sizeof(scalar), ir.VectorType(scalar, LANES)
+    places = [(r, v) for r in range(rows) for v in range(vectors)]
+
+    def at(base, offset, kind):
+        return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
+
+    def number(value):
+        return ir.Constant(_INDEX, value)
+
+    x_rows = [builder.add(x, builder.mul(x_stride, number(r * size))) for r in range(rows)]
+    y_rows = [builder.add(y, builder.mul(y_stride, number(r * size))) for r in range(rows)]
+    targets = [at(y_rows[r], number(v * LANES * size), vector) for r, v in places]
+    first = [builder.load(target, align=size) for target in targets]
+    start = builder.basic_block
+    builder.cbranch(builder.icmp_unsigned(">", inputs, number(0)), body, done)
+
+    builder.position_at_end(body)
+    i, sums = builder.phi(_INDEX), [builder.phi(vector) for _ in places]
+    row = builder.add(w, builder.mul(i, number(vectors * LANES * size)))
+    weights = [builder.load(at(row, number(v * LANES * size), vector), align=size) for v in range(vectors)]
+    offset, spread = builder.mul(i, number(size)), []
+    for r in range(rows):
+        lane = builder.insert_element(_undefined(vector), builder.load(at(x_rows[r], offset, scalar)), _LANE)
+        spread.append(builder.shuffle_vector(lane, _undefined(vector), _EVERYWHERE))
+    fuse = ("contract",)
+    new = [
+        builder.fadd(builder.fmul(spread[r], weights[v], flags=fuse), total, flags=fuse)
+        for (r, v), total in zip(places, sums, strict=True)
+    ]
+    following = builder.add(i, number(1))
+    builder.cbranch(builder.icmp_unsigned("<", following, inputs), body, done)
+    _join(i, start, number(0), body, following)
+
+    builder.position_at_end(done)
+    last = [builder.phi(vector) for _ in places]
+    for n, target in enumerate(targets):
+        _join(sums[n], start, first[n], body, new[n])
+        _join(last[n], start, first[n], body, new[n])
+        builder.store(last[n], target, align=size)
+    builder.ret_void()
+    return function
+
+
+def _join(phi, start, first, body, new) -> None:
+    phi.add_incoming(first, start)
+    phi.add_incoming(new, body)
+
+
+def _undefined(vector: ir.VectorType) -> ir.Constant:
+    return ir.Constant(vector, ir.Undefined)
 
 
 _1x1, _1x2, _1x4, _1x8, _1x16 = (_tile(1, v) for v in (1, 2, 4, 8, 16))

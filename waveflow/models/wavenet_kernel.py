@@ -1,15 +1,22 @@
 """The compiled sampling loop of a causal WaveNet, for tensors."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from waveflow.bijectors.univariate import Standardise, Univariate
+from waveflow.bijectors import MixtureOfLogistics, Standardise, Univariate
+from waveflow.bijectors.univariate import LOG_SCALE_FLOOR
 from waveflow.distributions.heads import Categorical, DiscretisedMixtureOfLogistics, Head
 from waveflow.errors import InputError
 from waveflow.kernels import wavenet_heads as heads
-from waveflow.kernels.wavenet_loop import generate, pack_weights, start
+from waveflow.kernels.wavenet_loop import first_state, generate, pack_weights
 from waveflow.networks.wavenet_weights import CausalWeights
+
+if TYPE_CHECKING:
+    from waveflow.models.wavenet_sampling import Task
 
 _PIECE = 256  # samples of all utterances together, after which Python may react
 
@@ -22,7 +29,8 @@ class WaveNetLoop:
 
     Args:
         weights: of the stack, float32 or float64, see ``WaveNetStack.packed``; P is the head's.
-        head: a univariate map (``Standardise``: a Gaussian) or a discrete head.
+        head: ``Standardise`` (a Gaussian), ``MixtureOfLogistics``, ``DiscretisedMixtureOfLogistics`` or
+            ``Categorical``.
         batch: B.
         temperature: of a discrete head; that of a continuous one is in its noise.
 
@@ -48,7 +56,7 @@ class WaveNetLoop:
             raise InputError(f"WaveNetLoop expects weights with {head.params} outputs, got {weights.post2.shape[1]}")
         arrays = {k: v.numpy(force=True) if isinstance(v, Tensor) else v for k, v in weights._asdict().items()}
         self._weights = pack_weights(**arrays, batch=batch)
-        self._state = start(self._weights, batch, max(self._head.components, self._head.values))
+        self._state = first_state(self._weights, batch, max(self._head.components, self._head.values))
         self._batch, self._dtype = batch, like.dtype
         self._context_channels = weights.condition.shape[0]
 
@@ -88,7 +96,10 @@ class WaveNetLoop:
 
 def _compiled_form(head: Univariate | Head, temperature: float) -> heads.Head:
     if isinstance(head, Standardise) and head.scale in heads.SCALE_MAPS:
-        return heads.Head(heads.GAUSSIAN, head.params, scale=heads.SCALE_MAPS.index(head.scale))
+        scale = heads.SCALE_MAPS.index(head.scale)
+        return heads.Head(heads.GAUSSIAN, head.params, scale=scale, floor=LOG_SCALE_FLOOR)
+    if isinstance(head, MixtureOfLogistics):
+        return heads.Head(heads.LOGISTICS, head.params, head.components, floor=LOG_SCALE_FLOOR)
     temperature = max(temperature, heads.COLDEST)
     if isinstance(head, DiscretisedMixtureOfLogistics):
         return heads.Head(
@@ -97,3 +108,10 @@ def _compiled_form(head: Univariate | Head, temperature: float) -> heads.Head:
     if isinstance(head, Categorical):
         return heads.Head(heads.CATEGORICAL, head.params, values=head.values, temperature=temperature)
     raise InputError(f"WaveNetLoop has no compiled form of {head}")
+
+
+def sample_by_kernel(task: "Task") -> Iterator[Tensor]:
+    """Sample by sample in compiled code, on a CPU."""
+    loop = WaveNetLoop(task.stack.packed(), task.head, len(task.z), task.temperature)
+    for start, stop in task.pieces():
+        yield loop(task.z[:, start:stop], None if task.context is None else task.context(start, stop))
