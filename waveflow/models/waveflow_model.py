@@ -157,8 +157,11 @@ class WaveFlow(VocoderModel):
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Frames before and after a hop on which its samples (its residual, if whitened) depend, from the layers."""
-        columns = sum(flow.conditioner.reach for flow in self.flows())
+        """Frames before and after a hop on which its samples (its residual, if whitened) depend, from the layers.
+
+        Far more than a density's: each row is made from the rows before it, and these from what they see in turn.
+        """
+        columns = sum((self.group - 1) * flow.conditioner.reach for flow in self.flows())
         frames = -(-columns * self.config.height // self.config.mel.hop_length)
         before, after = self.encoder.reach
         return frames + before, frames + after
