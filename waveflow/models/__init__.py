@@ -10,6 +10,7 @@ from waveflow.models.masked_conv_flow import MaskedConvFlow, MaskedConvFlowConfi
 from waveflow.models.masked_conv_iaf import MaskedConvIAF, MaskedConvIAFConfig
 from waveflow.models.nice import NICE, NICEConfig
 from waveflow.models.nsf import NSF, NSFConfig
+from waveflow.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from waveflow.models.pixelcnn import GatedPixelCNN, GatedPixelCNNConfig, PixelCNN, PixelCNNConfig
 from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
@@ -44,6 +45,8 @@ __all__ = [
     "MaskedConvIAFConfig",
     "NICEConfig",
     "NSFConfig",
+    "ParallelWaveNet",
+    "ParallelWaveNetConfig",
     "PixelCNN",
     "PixelCNNConfig",
     "PlanarFlow",
