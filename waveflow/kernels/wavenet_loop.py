@@ -30,7 +30,7 @@ class LoopWeights(NamedTuple):
 
     Attributes:
         first: tiles of (first_kernel, C), the newest tap last.
-        first_bias: (C,).
+        start: (2C,), h before the first product, and the skip sum: 0.
         newest: tiles of (L, C, 2C).
         older: tiles of (L, k - 1, C, 2C), the newest last.
         condition: tiles of (L, context_channels, 2C).
@@ -48,7 +48,7 @@ class LoopWeights(NamedTuple):
     """
 
     first: np.ndarray
-    first_bias: np.ndarray
+    start: np.ndarray
     newest: np.ndarray
     older: np.ndarray
     condition: np.ndarray
@@ -116,7 +116,7 @@ def generate(weights, state, head, context, noise, out):
             for layer in range(layers):
                 for row in range(block):
                     for b in range(batch):
-                        state.gates[layer, row, b] = weights.gates_bias[layer]
+                        _copy(weights.gates_bias[layer], state.gates[layer, row, b])
         if k == 0 or i == 0:
             known = min(block - k, steps - i) * batch
             inputs = context.ctypes.data + i * batch * context.shape[2] * size
@@ -125,8 +125,7 @@ def generate(weights, state, head, context, noise, out):
                 add_product(inputs, context.shape[2], known, weights.condition[layer], gates, width, like)
 
         for b in range(batch):
-            state.sums[b, :channels] = weights.first_bias
-            state.sums[b, channels:] = 0
+            _copy(weights.start, state.sums[b])
         window = state.past.ctypes.data + (t % history) * size
         add_product(window, 2 * history, batch, weights.first, sums, width, like)
 
@@ -143,7 +142,7 @@ def generate(weights, state, head, context, noise, out):
             if end > start:
                 now = start + t % (end - start)
                 for b in range(batch):
-                    state.rings[now, b] = state.sums[b, :channels]
+                    _copy(state.sums[b, :channels], state.rings[now, b])
             for b in range(batch):
                 _activate(state.gates[layer, k, b], state.activations[b])
                 _carry(state.sums[b], weights.residual[0], weights.mix_bias[layer])
@@ -153,14 +152,14 @@ def generate(weights, state, head, context, noise, out):
         if weights.post1.shape[0]:
             for b in range(batch):
                 _rectify(state.sums[b, channels:])
-                state.hidden[b] = weights.post1_bias
+                _copy(weights.post1_bias, state.hidden[b])
             hidden = state.hidden.ctypes.data
             add_product(answer, stride, batch, weights.post1, hidden, channels, like)
             for b in range(batch):
                 _rectify(state.hidden[b])
             answer, stride = hidden, channels
         for b in range(batch):
-            state.params[b] = weights.post2_bias
+            _copy(weights.post2_bias, state.params[b])
         outputs = state.params.shape[1]
         add_product(answer, stride, batch, weights.post2, state.params.ctypes.data, outputs, like)
 
@@ -203,6 +202,13 @@ def _carry(sums, residual, bias):
         sums[c] = sums[c] * residual + bias[c]
     for c in range(n, 2 * n):
         sums[c] += bias[c]
+
+
+@compiled
+def _copy(source, target):
+    # What an assignment does, without its checks of shapes, which take seconds to compile.
+    for c in range(len(source)):
+        target[c] = source[c]
 
 
 @compiled
@@ -270,7 +276,7 @@ def pack_weights(
     wide = channels + more
     return LoopWeights(
         tiles(fill(first, -1)),
-        fill(first_bias, -1),
+        np.concatenate([fill(first_bias, -1), np.zeros(wide, dtype)]),
         tiles(gates[:, -1]),
         tiles(gates[:, :-1], _ROWS),
         tiles(condition, _ROWS),
@@ -295,7 +301,7 @@ def block_length(batch: int) -> int:
 
 def first_state(weights: LoopWeights, batch: int, work: int) -> LoopState:
     """The state before the first sample: silence. ``work``: the head's components or values, the larger."""
-    dtype = weights.first_bias.dtype
+    dtype = weights.start.dtype
     layers, width = weights.gates_bias.shape
     return LoopState(
         np.zeros(1, np.int64),
