@@ -139,6 +139,7 @@ class WaveNet(VocoderModel):
     }
     config: WaveNetConfig
     group = 1
+    exact = True  # with a discrete head too: a density that is the same all over a cell of values
 
     def build(self) -> None:
         c = self.config
@@ -187,11 +188,6 @@ class WaveNet(VocoderModel):
         if c.head == "mol":
             return EvenSteps(65536), DiscretisedMixtureOfLogistics(c.components, 65536)
         return MuLaw(256), Categorical(256)
-
-    @property
-    def exact(self) -> bool:
-        """Whether ``log_prob`` is the density of the waveform, or of the cell of values that it lies in."""
-        return self.quantiser is None
 
     @property
     def stack(self) -> WaveNetStack | FoldedCausalStack:
@@ -391,7 +387,7 @@ class WaveNet(VocoderModel):
         partial: bool = False,
         speaker: Tensor | Sequence[int] | None = None,
     ) -> Tensor:
-        sampler = find_sampler(method, self.stack, self._like)
+        sampler = find_sampler(method, self._like)
         hop = self.config.mel.hop_length
 
         def synthesise(z: Tensor, context: Context, temperature: float) -> Tensor:

@@ -79,6 +79,10 @@ class Task(NamedTuple):
             return AutoregressiveDistribution(self.stack, self.head, (1, None)).as_map(self.temperature)
         return self.stack, self.head
 
+    def perceive(self, values: Tensor) -> Tensor:
+        """What the network sees of numbers: themselves, or their places on [-1, 1] if they are whole."""
+        return self.as_map()[0].scale(values) if isinstance(self.head, Head) else values
+
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Where pieces begin and end."""
         for start in range(0, self.z.shape[1], self.block):
@@ -142,15 +146,11 @@ def _sample_by_passes(task: Task, block: int, rounds: int, tolerance: float) -> 
         yield x[:, piece_start:piece_stop].clone()
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "incremental": sample_incrementally,
-    "jacobi": sample_by_jacobi,
-    "full": sample_fully,
-}
-"""Ways to sample by name."""
+METHODS = ("auto", "incremental", "kernel", "graph", "jacobi", "full")
+"""Ways to sample by name; ``auto`` chooses among the others."""
 
 
-def find_sampler(method: str, stack: nn.Module, like: Tensor) -> Sampler:
+def find_sampler(method: str, like: Tensor) -> Sampler:
     """The sampler of that name, for a network on the device and in the dtype of ``like``.
 
     ``auto`` is ``graph`` on a CUDA device, ``kernel`` in float32 on a CPU, ``incremental`` elsewhere.
@@ -158,21 +158,23 @@ def find_sampler(method: str, stack: nn.Module, like: Tensor) -> Sampler:
     Raises:
         InputError: for an unknown name, or one that cannot be had there.
     """
+    device = like.device.type
     if method == "auto":
-        if like.device.type == "cuda" and "graph" in SAMPLERS:
-            method = "graph"
-        elif like.device.type == "cpu" and like.dtype == torch.float32 and "kernel" in SAMPLERS:
-            method = "kernel"
-        else:
-            method = "incremental"
-    if method not in (*SAMPLERS, "kernel", "graph"):
-        raise InputError(f'WaveNet.vocode expects a method "auto", {_listed(SAMPLERS)}, got {method!r}')
-    if method == "graph" and like.device.type != "cuda":
-        raise InputError(f'WaveNet.vocode has method="graph" on CUDA devices only, the model is on {like.device.type}')
-    if method == "kernel" and (like.device.type != "cpu" or "kernel" not in SAMPLERS):
-        raise InputError(f'WaveNet.vocode has method="kernel" on CPUs only, the model is on {like.device.type}')
-    return SAMPLERS[method]
+        method = "graph" if device == "cuda" else "incremental"
+        method = "kernel" if device == "cpu" and like.dtype == torch.float32 else method
+    if method not in METHODS:
+        listed = ", ".join(f'"{name}"' for name in METHODS)
+        raise InputError(f"WaveNet.vocode expects a method out of {listed}, got {method!r}")
+    if method == "graph":
+        if device != "cuda":
+            raise InputError(f'WaveNet.vocode has method="graph" on CUDA devices only, the model is on {device}')
+        from waveflow.models.wavenet_graph import sample_by_graph
 
+        return sample_by_graph
+    if method == "kernel":
+        if device != "cpu":
+            raise InputError(f'WaveNet.vocode has method="kernel" on CPUs only, the model is on {device}')
+        from waveflow.models.wavenet_kernel import sample_by_kernel  # numba takes half a second to import
 
-def _listed(names) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+        return sample_by_kernel
+    return {"incremental": sample_incrementally, "jacobi": sample_by_jacobi, "full": sample_fully}[method]
