@@ -199,6 +199,14 @@ def test_bfloat16_networks_leave_the_rest_in_float32():
         model.for_inference(torch.int8)
 
 
+@pytest.mark.slow
+def test_compiled_inference_is_the_same():
+    model, (_, mel) = waveflow(), example(1, 8)
+    z = torch.randn(1, *model.latent_shape(8))
+    compiled = model.for_inference(compile=True).vocode(mel, z=z)
+    torch.testing.assert_close(compiled, model.vocode(mel, z=z), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("fields", [{}, LINEAR])
 def test_memory_invert_gives_the_gradients_of_store(fields):
     waveform, mel = example()

@@ -175,11 +175,12 @@ class WaveFlow(VocoderModel):
         """The autoregressive maps, in the order from data to latent."""
         return (part for part in self.flow.bijector.modules() if isinstance(part, Autoregressive))
 
-    def for_inference(self, dtype: torch.dtype = torch.float32) -> Self:
+    def for_inference(self, dtype: torch.dtype = torch.float32, compile: bool = False) -> Self:
         """A frozen copy that vocodes faster: weight norm folded, linear layers merged.
 
         Args:
             dtype: of the networks. Everything else stays in float32: affine maps and log-dets.
+            compile: also compile parts of the networks by ``torch.compile``; the first call of each length is slow.
 
         Raises:
             InputError: for a dtype other than float32, bfloat16, float16 (for GPUs) and float64; for a copy that was
@@ -193,6 +194,8 @@ class WaveFlow(VocoderModel):
         twin.made_for_inference = True
         for flow in twin.flows():
             flow.conditioner = flow.conditioner.folded(dtype)
+            if compile:
+                flow.conditioner.compile_steps()
         return twin.requires_grad_(False).eval()
 
 

@@ -182,6 +182,7 @@ class FoldedWaveFlowStack(nn.Module):
             self._store(f"mix{i}", weight[:, :, None, None], residual_bias)
         wide = torch.promote_types(dtype, torch.float32)
         self.register_buffer("output_bias", output_bias.detach().to(wide)[:, None, None])
+        self.finish = finish_layer
 
     positions = WaveFlowStack.positions
 
@@ -191,6 +192,10 @@ class FoldedWaveFlowStack(nn.Module):
             weight = weight.contiguous(memory_format=torch.channels_last)
         self.register_buffer(f"{name}_weight", weight)
         self.register_buffer(f"{name}_bias", None if bias is None else bias.detach().to(self.dtype))
+
+    def compile_steps(self) -> None:
+        """Compile what a layer does behind its dilated convolution by ``torch.compile``."""
+        self.finish = torch.compile(finish_layer)
 
     def stored(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of that name."""
@@ -205,8 +210,8 @@ class FoldedWaveFlowStack(nn.Module):
         y = self.output_bias
         for i, dilation in enumerate(self.dilations):
             gates = convolve_rows(h, *self.stored(f"gates{i}"), dilation)
-            gates = gates + convolve(context, *self.stored(f"condition{i}"))
-            mixed = convolve(gated(gates), *self.stored(f"mix{i}"))
+            conditions = convolve(context, *self.stored(f"condition{i}"))
+            mixed = self.finish(gates, conditions, *self.stored(f"mix{i}"))
             y = y + mixed[:, -self.outputs :]
             if i < len(self.dilations) - 1:
                 h = masked(h + mixed[:, : -self.outputs], mask)
@@ -260,8 +265,8 @@ class RowStepper:
         y = stack.output_bias
         for i, (ring, conditions) in enumerate(zip(self._rings, self._conditions, strict=True)):
             gates = ring(self._row, masked(h, self._mask))
-            gates += conditions[:, :, self._row : self._row + 1] if conditions.shape[2] > 1 else conditions
-            mixed = convolve(gated(gates), *stack.stored(f"mix{i}"))
+            own = conditions[:, :, self._row : self._row + 1] if conditions.shape[2] > 1 else conditions
+            mixed = stack.finish(gates, own, *stack.stored(f"mix{i}"))
             y = y + mixed[:, -stack.outputs :]
             if i < len(self._rings) - 1:
                 h = h + mixed[:, : -stack.outputs]
@@ -297,6 +302,11 @@ class Ring:
         else:
             weight = self._turned[count % self._height]
         return F.conv2d(rows.permute(0, 3, 1, 2), weight, padding=(0, self._padding), dilation=(1, self._across))
+
+
+def finish_layer(gates: Tensor, conditions: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What follows the dilated convolution in a folded layer; ``gates`` is overwritten."""
+    return convolve(gated(gates.add_(conditions)), weight, bias)
 
 
 def gated(gates: Tensor) -> Tensor:
