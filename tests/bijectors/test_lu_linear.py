@@ -20,6 +20,19 @@ def test_is_a_matrix_and_its_log_det():
         torch.testing.assert_close(layer.inverse(z)[0], torch.linalg.solve(matrix, (z - layer.bias).T).T)
 
 
+def test_float32_is_what_float64_gives_rounded():
+    layer = LULinear(20)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
+        x = torch.randn(50, 20, generator=torch.Generator().manual_seed(3))
+        for direction in ("forward", "inverse"):
+            z, log_det = getattr(layer.float(), direction)(x)
+            exact, exact_log_det = getattr(layer.double(), direction)(x.double())
+            assert z.dtype == log_det.dtype == torch.float32
+            assert torch.equal(z, exact.float()) and torch.equal(log_det, exact_log_det.float())
+
+
 def test_starts_as_a_permutation():
     x = torch.arange(6.0)[None]
     assert torch.equal(LULinear(6, permute=False)(x)[0], x)

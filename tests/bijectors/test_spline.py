@@ -127,13 +127,24 @@ def test_second_order_gradients_agree_with_finite_differences():
     assert torch.autograd.gradgradcheck(spline.inverse, (x, params))
 
 
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("circular", [False, True])
+def test_float32_is_what_float64_gives_rounded(direction, circular):
+    """Of a stack of splines nothing but rounding between them may be lost."""
+    spline = RationalQuadraticSpline(circular=circular)
+    x, params = 4 * random(5_000, 3).float(), random(5_000, spline.params, 3, seed=1).float()
+    found, exact = (getattr(spline, direction)(x.to(dtype), params.to(dtype)) for dtype in (x.dtype, torch.float64))
+    for one, other in zip(found, exact, strict=True):
+        assert one.dtype == torch.float32 and torch.equal(one, other.float())
+
+
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_round_trip_in_float32_loses_no_more_than_the_slope_asks(scale):
     spline = RationalQuadraticSpline()
     x, params = (3 * random(100_000, 1)).float(), (scale * random(100_000, spline.params, 1, seed=1)).float()
     z, log_derivative = spline(x, params)
     rebuilt, _ = spline.inverse(z, params)
-    assert ((rebuilt - x).abs() * log_derivative.exp().clamp(max=1)).max() < 5e-6
+    assert ((rebuilt - x).abs() * log_derivative.exp().clamp(max=1)).max() < 1e-6
 
 
 def test_log_derivative_in_float32_is_near_that_in_float64():

@@ -238,3 +238,28 @@ def test_compiles_as_one_graph_and_maps_by_vmap(name):
     compiled = torch.compile(model.bijector, fullgraph=True, backend="eager")(x[0])[1]
     torch.testing.assert_close(compiled + model.base.log_prob(model.bijector(x[0])[0]), expected[0])
     torch.testing.assert_close(torch.func.vmap(model.log_prob)(x), expected)
+
+
+@pytest.mark.parametrize(("coupling", "bound"), [(False, 5e-6), (True, 2e-5)])
+def test_nsf_is_inverted_in_float32_far_out(coupling, bound):
+    """Five standard deviations out; what is left follows from the rounding between the layers."""
+    torch.manual_seed(0)
+    model = perturbed(NSF(features=8, hidden=(100, 100), coupling=coupling), 0.05)
+    x = torch.randn(500, 8)
+    x = 5 * x / x.abs().amax(1, keepdim=True)
+    with torch.no_grad():
+        assert (model.bijector.inverse(model.bijector(x)[0])[0] - x).abs().max() < bound
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bins": 1}, "bins >= 2 and a positive bound, got 1 and 5.0"),
+        ({"bound": 0.0}, "bins >= 2 and a positive bound, got 8 and 0.0"),
+        ({"raw_scale": 0.0}, "positive raw_scale, got 0.0"),
+        ({"raw_scale": float("nan")}, "positive raw_scale, got nan"),
+    ],
+)
+def test_splines_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(InputError, match=f"NSF expects (a )?{message}"):
+        NSF(features=3, **fields)
