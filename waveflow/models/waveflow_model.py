@@ -175,6 +175,40 @@ class WaveFlow(VocoderModel):
         """The autoregressive maps, in the order from data to latent."""
         return (part for part in self.flow.bijector.modules() if isinstance(part, Autoregressive))
 
+    def _synthesise_chunks(self, z: Tensor, context: Context, chunk: int) -> Tensor:
+        # Flow by flow over the whole length, so that a chunk needs what one flow reaches over, not what all do.
+        hop, rate, (before, after) = (
+            self.config.mel.hop_length,
+            self.config.mel.hop_length // self.group,
+            self.encoder.reach,
+        )
+        values, mask = context if isinstance(context, Ragged) else (context, None)
+        squeeze, conditioned = self.layers
+        frames = values.shape[-1]
+        if chunk >= frames:
+            return super()._synthesise_chunks(z, context, chunk)
+        for flow in reversed(list(self.flows())):
+            one = ConditionedRows(self.encoder, flow, conditioned.rows)
+            margin = -(-(self.group - 1) * flow.conditioner.reach // rate)
+            pieces = []
+            for start in range(0, frames, chunk):
+                stop = min(start + chunk, frames)
+                low, high = max(0, start - margin - before), min(frames, stop + margin + after)
+                part = values[..., low:high]
+                part = part if mask is None else Ragged(part, mask[..., low:high])
+                piece, _ = one.inverse(z[..., low * rate : high * rate], part)
+                pieces.append(piece[..., (start - low) * rate : (stop - low) * rate])
+            z = torch.cat(pieces, 2)
+        residual, _ = squeeze.inverse(z)
+        if self.whitening is None:
+            return residual[:, 0]
+        pieces, state = [], None
+        for start in range(0, frames, chunk):
+            piece = residual[..., start * hop : (start + chunk) * hop]
+            piece, state = self.whitening.inverse_part(piece, context, start, state)
+            pieces.append(piece[:, 0])
+        return torch.cat(pieces, 1)
+
     def for_inference(self, dtype: torch.dtype = torch.float32, compile: bool = False) -> Self:
         """A frozen copy that vocodes faster: weight norm folded, linear layers merged.
 

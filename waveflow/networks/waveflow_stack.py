@@ -241,9 +241,12 @@ class RowStepper:
         self._device = stack.rows.device.type
         with torch.no_grad(), torch.autocast(self._device, enabled=False):
             values, mask = rows_of_context(stack, (batch, len(stack.order), width), context)
-            values = values.to(stack.dtype)
+            self._context = values.to(stack.dtype)
             self._mask = None if mask is None else mask.to(stack.dtype)
-            self._conditions = [convolve(values, *stack.stored(f"condition{i}")) for i in range(len(stack.dilations))]
+            # What each row has for its own is conditioned upon when its turn comes: there is nothing to gain before.
+            self._shared = (
+                [self._condition(i, 0) for i in range(len(stack.dilations))] if values.shape[2] == 1 else None
+            )
             self._rings = [Ring(stack.stored(f"gates{i}")[0], d, batch, width) for i, d in enumerate(stack.dilations)]
         self._params = stack.output_bias.new_zeros(batch, stack.outputs, width)
 
@@ -263,14 +266,17 @@ class RowStepper:
         weight, bias = stack.stored("input")
         h = torch.addcmul(bias, x.to(stack.dtype)[:, None, :, None], weight).movedim(-1, 1)
         y = stack.output_bias
-        for i, (ring, conditions) in enumerate(zip(self._rings, self._conditions, strict=True)):
+        for i, ring in enumerate(self._rings):
             gates = ring(self._row, masked(h, self._mask))
-            own = conditions[:, :, self._row : self._row + 1] if conditions.shape[2] > 1 else conditions
-            mixed = stack.finish(gates, own, *stack.stored(f"mix{i}"))
+            conditions = self._condition(i, self._row) if self._shared is None else self._shared[i]
+            mixed = stack.finish(gates, conditions, *stack.stored(f"mix{i}"))
             y = y + mixed[:, -stack.outputs :]
             if i < len(self._rings) - 1:
                 h = h + mixed[:, : -stack.outputs]
         return y.squeeze(2)
+
+    def _condition(self, layer: int, row: int) -> Tensor:
+        return convolve(self._context[:, :, row : row + 1], *self._stack.stored(f"condition{layer}"))
 
 
 class Ring:
