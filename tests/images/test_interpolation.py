@@ -80,6 +80,8 @@ def test_bad_input_is_refused(rotation):
         interpolate(Sampler(), a, b)
     with pytest.raises(InputError, match=r"a label for each of 1 images, got \(2,\)"):
         interpolate(rotation(), a, b, label=torch.tensor([1, 1]))
+    with pytest.raises(InputError, match="a label of at most 64 bits, got 18446744073709551616"):
+        interpolate(rotation(), a, b, label=2**64)
     with pytest.raises(InputError, match="batch size of at least 1, got 0"):
         interpolate(rotation(), a, b, batch_size=0)
     broken = rotation()

@@ -240,7 +240,7 @@ def test_compiles_as_one_graph_and_maps_by_vmap(name):
     torch.testing.assert_close(torch.func.vmap(model.log_prob)(x), expected)
 
 
-@pytest.mark.parametrize(("coupling", "bound"), [(False, 5e-6), (True, 2e-5)])
+@pytest.mark.parametrize(("coupling", "bound"), [(False, 5e-6), (True, 1e-5)])
 def test_nsf_is_inverted_in_float32_far_out(coupling, bound):
     """Five standard deviations out; what is left follows from the rounding between the layers."""
     torch.manual_seed(0)

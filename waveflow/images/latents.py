@@ -35,7 +35,13 @@ def device_of(model: Any) -> torch.device:
 
 
 def labels_of(label: Tensor | int | None, images: int) -> Tensor | None:
-    """A label for each image, int64 (N,), of one for all, one for each, or none."""
+    """A label for each image, int64 (N,), of one for all, one for each, or none.
+
+    Raises:
+        InputError: for a number that is none of int64.
+    """
+    if isinstance(label, int) and not -(2**63) <= label < 2**63:
+        raise InputError(f"expected a label of at most 64 bits, got {label}")
     return torch.full((images,), label) if isinstance(label, int) else label
 
 
