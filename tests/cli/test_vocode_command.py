@@ -1,12 +1,16 @@
 """``waveflow vocode`` against the model called by hand."""
 
+import itertools
+import json
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 from waveflow.audio import MelConfig, MelSpectrogram, read_audio, write_mel
-from waveflow.models import WaveGlow
+from waveflow.models import WaveGlow, WaveNet
+from waveflow.networks.wavenet_stepper import WaveNetStepper
 
 
 def samples(path) -> np.ndarray:
@@ -111,3 +115,88 @@ def test_two_inputs_of_one_name_are_refused(refused, checkpoint, clip, tmp_path)
     soundfile.write(other, samples(clip), 22050)
     message = refused("vocode", clip, other, "--model", checkpoint, "--out", tmp_path / "out")
     assert "would both become" in message and not (tmp_path / "out").exists()
+
+
+def wavenet(folder, **fields):
+    torch.manual_seed(1)
+    made = WaveNet(
+        layers=2, channels=8, kernel_size=2, first_kernel=4, upsampler="linear", context_channels=8, **fields
+    )
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    made.save_pretrained(folder)
+    return folder
+
+
+def test_a_wavenet_samples_by_the_method_that_is_asked_for(run, clip, tmp_path):
+    model = wavenet(tmp_path / "model")
+    for method in ("auto", "incremental", "kernel", "jacobi"):
+        words = ("vocode", clip, "--model", model, "--out", tmp_path / method, "--method", method)
+        assert run(*words, "--temperature", 0.05)[0] == 0
+        made = samples(tmp_path / method / "clip.wav").astype(int)
+        assert np.abs(made - samples(tmp_path / "auto" / "clip.wav").astype(int)).max() <= 4
+
+
+def test_a_voice_can_be_chosen(run, refused, clip, tmp_path):
+    model = wavenet(tmp_path / "model", speakers=3)
+    words = ("vocode", clip, "--model", model, "--temperature", 0.05)
+    for speaker in ("0", "2"):
+        assert run(*words, "--out", tmp_path / speaker, "--speaker", speaker, "--denoise", 0.01)[0] == 0
+    assert (samples(tmp_path / "0" / "clip.wav") != samples(tmp_path / "2" / "clip.wav")).any()
+    assert "0 ... 2" in refused(*words, "--out", tmp_path / "none", "--speaker", 3)
+    assert "0 ... 2" in refused(*words, "--out", tmp_path / "none")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "clip.wav").write_bytes(clip.read_bytes())
+    figures = {}
+    for speaker in (0, 2):
+        words = ("evaluate", "--model", model, "--data", tmp_path / "data", "--speaker", speaker)
+        assert run(*words, "--json", tmp_path / "f.json", "--method", "incremental")[0] == 0
+        figures[speaker] = json.loads((tmp_path / "f.json").read_text())
+    assert figures[0]["nats_per_sample"] != figures[2]["nats_per_sample"]
+    assert figures[2]["speaker"] == 2 and figures[2]["method"] == "incremental"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--method", "kernel"), "a WaveGlow has no way of sampling to choose"),
+        (("--speaker", 0), "a WaveGlow has no speakers"),
+        (("--keep-partial",), "a WaveGlow has no partial results to keep"),
+    ],
+)
+def test_what_a_model_does_not_have_is_refused(refused, checkpoint, clip, tmp_path, words, expected):
+    message = refused("vocode", clip, "--model", checkpoint, "--out", tmp_path / "out", *words)
+    assert expected in message and str(checkpoint) in message and not (tmp_path / "out").exists()
+
+
+def test_an_unknown_method_is_refused(refused, clip, tmp_path):
+    model = wavenet(tmp_path / "model")
+    assert "'magic'" in refused("vocode", clip, "--model", model, "--out", tmp_path / "out", "--method", "magic")
+
+
+def test_what_an_interrupted_synthesis_made_is_kept_on_request(run, clip, mel, tmp_path, monkeypatch):
+    model = wavenet(tmp_path / "model")
+    write_mel(tmp_path / "mel.npz", mel, MelConfig.from_preset("tacotron2"))
+    words = ("vocode", tmp_path / "mel.npz", clip, "--model", model, "--temperature", 0.05, "--method", "incremental")
+    assert run(*words, "--out", tmp_path / "whole")[0] == 0
+    whole = samples(tmp_path / "whole" / "mel.wav")
+    steps = itertools.count()
+    params = WaveNetStepper.params
+
+    def interrupted(self):
+        if next(steps) == 5000:
+            raise KeyboardInterrupt
+        return params(self)
+
+    monkeypatch.setattr(WaveNetStepper, "params", interrupted)
+    code, said, errors = run(*words, "--out", tmp_path / "part", "--keep-partial")
+    assert code == 130 and "interrupted" in errors
+    assert [path.name for path in (tmp_path / "part").iterdir()] == ["mel.partial.wav"]
+    part = samples(tmp_path / "part" / "mel.partial.wav")
+    assert 4000 < len(part) <= 5000 and f"{tmp_path / 'part' / 'mel.partial.wav'}: the first" in said
+    np.testing.assert_array_equal(part, whole[: len(part)])
+
+    steps = itertools.count()
+    assert run(*words, "--out", tmp_path / "nothing")[0] == 130
+    assert not any((tmp_path / "nothing").iterdir())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from waveflow.atomic import write_whole
 from waveflow.audio import MelConfig, MelSpectrogram, mel_picture, write_audio
-from waveflow.cli.loading import PRECISIONS, add_synthesis_options, check_synthesis_options, load_vocoder_of
+from waveflow.cli.loading import PRECISIONS, add_synthesis_options, check_synthesis_options, chunk_of, load_vocoder_of
 from waveflow.data import Clip, SpeechItem, WholeClips, find_clips, split_clips
 from waveflow.errors import InputError
 from waveflow.evaluation import (
@@ -79,13 +79,14 @@ def run(options: argparse.Namespace) -> None:
     for index, (name, source) in enumerate(sources.items()):
         print(f"{index + 1} of {len(sources)}: {name}", file=sys.stderr, flush=True)
         try:
+            model = load_vocoder_of(source, device).for_inference(PRECISIONS[options.precision])
             report = evaluate(
-                load_vocoder_of(source, device).for_inference(PRECISIONS[options.precision]),
+                model,
                 data[configs[name]],
                 temperature=options.temperature,
                 denoise=options.denoise,
                 seed=options.seed,
-                chunk=options.chunk_frames or None,
+                chunk=chunk_of(options, model),
                 progress=True,
                 heard=stage.folder(name),
             )

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from waveflow.atomic import write_whole
-from waveflow.cli.loading import add_model_options, load_vocoder
+from waveflow.cli.loading import add_model_options, chunk_of, load_vocoder
 from waveflow.data import WholeClips, find_clips, split_clips
 from waveflow.errors import InputError
 from waveflow.evaluation import evaluate
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
         temperature=options.temperature,
         denoise=options.denoise,
         seed=options.seed,
-        chunk=options.chunk_frames or None,
+        chunk=chunk_of(options, model),
         progress=True,
     )
     figures = report.to_dict()
@@ -72,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
             "data": options.data,
             "held_out": options.held_out,
             "skipped": [{"name": skipped.name, "reason": skipped.reason} for skipped in whole.skipped],
+            "speaker": options.speaker,
+            "method": options.method,
             "temperature": options.temperature,
             "denoise": options.denoise,
             "seed": options.seed,

@@ -10,6 +10,7 @@ from waveflow.evaluation import Adjusted, Vocoder, takes
 from waveflow.models import PretrainedModel, VocoderModel, load_model
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
+_CHUNK = 2048
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +45,9 @@ def add_synthesis_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk-frames",
         type=int,
-        default=2048,
         metavar="N",
-        help="synthesise so many frames at a time: same sound, bounded memory; 0 for all at once (default: 2048)",
+        help="synthesise so many frames at a time: same sound, bounded memory; 0 for all at once (default: 2048, "
+        "for a WaveNet as few as it likes)",
     )
 
 
@@ -57,7 +58,7 @@ def check_synthesis_options(options: argparse.Namespace) -> str:
         InputError: if there is no such device, or a number is out of its range.
     """
     device = choose_device(options.device)
-    if options.chunk_frames < 0:
+    if options.chunk_frames is not None and options.chunk_frames < 0:
         raise InputError(f"--chunk-frames expects 0 or more, got {options.chunk_frames}")
     check_seed(options.seed)
     for name in ("temperature", "denoise"):
@@ -91,6 +92,13 @@ def load_vocoder(options: argparse.Namespace, progress: bool = False, **settings
         return Adjusted(model, **asked)
     except InputError as error:
         raise InputError(f"{options.model}: {error}") from None
+
+
+def chunk_of(options: argparse.Namespace, model: Vocoder) -> int | None:
+    """Frames at a time, as ``vocode`` wants them: by ``--chunk-frames``, or as suits the model."""
+    if options.chunk_frames is not None:
+        return options.chunk_frames or None
+    return None if takes(model, "partial") else _CHUNK
 
 
 def load_vocoder_of(name: str, device: str = "cpu") -> VocoderModel:

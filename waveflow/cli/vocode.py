@@ -20,7 +20,7 @@ from waveflow.audio import (
     read_mel_config,
     write_audio,
 )
-from waveflow.cli.loading import add_model_options, load_vocoder
+from waveflow.cli.loading import add_model_options, chunk_of, load_vocoder
 from waveflow.errors import InputError
 from waveflow.evaluation import Synthesizer
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     model = load_vocoder(options, progress=sys.stderr.isatty(), partial=options.keep_partial or None)
     if given is not None:
         model.mel_config.require_same(given, f"the model {options.model}", f"--mel-config {options.mel_config}")
-    synthesize = Synthesizer(model, options.temperature, options.denoise, options.seed, options.chunk_frames or None)
+    synthesize = Synthesizer(model, options.temperature, options.denoise, options.seed, chunk_of(options, model))
     spectrogram = MelSpectrogram(model.mel_config)
     Path(options.out).mkdir(parents=True, exist_ok=True)
 

@@ -63,10 +63,7 @@ class Adjusted(nn.Module):
 
     def denoiser(self) -> Denoiser:
         """A denoiser with the bias of the model, in the voice that was chosen."""
-        if self.speaker is None:
-            return self.model.denoiser()
-        device = next((parameter.device for parameter in self.parameters()), None)
-        return Denoiser.from_vocoder(lambda mel: self.vocode(mel, 0.0), self.mel_config.n_mels, device=device)
+        return self.model.denoiser() if self.speaker is None else self.model.denoiser(self.speaker)
 
     def _voice(self, mel: Tensor) -> dict[str, Tensor]:
         return {} if self.speaker is None else {"speaker": torch.full((len(mel),), self.speaker, device=mel.device)}
@@ -74,4 +71,5 @@ class Adjusted(nn.Module):
 
 def takes(model: Vocoder, name: str) -> bool:
     """Whether the model's ``vocode`` has an argument of that name."""
+    model = model.model if isinstance(model, Adjusted) else model
     return name in inspect.signature(model.vocode).parameters
