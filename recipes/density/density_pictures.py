@@ -1,7 +1,7 @@
 """Pictures of a flow: its density, its samples, and how it bends a grid."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +17,32 @@ from waveflow.models import VectorFlow
 _DATA, _SAMPLES = "tab:blue", "tab:orange"
 
 
-def draw_density(path: Path, model: VectorFlow, data: Tensor, samples: Tensor, pixels: int = 200) -> None:
+def draw_density(path: Path, model: VectorFlow, data: Tensor, samples: Tensor) -> None:
     """Data (N, 2), the model's density and its samples (N, 2), side by side on one scale."""
     low, high = _range(data)
-    x, y = (torch.linspace(a, b, pixels, device=data.device) for a, b in zip(low, high, strict=True))
-    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
-    density = torch.cat([model.log_prob(part) for part in points.split(10_000)]).exp().reshape(pixels, pixels)
-
     figure, axes = _figure(1, 3, size=3.4)
-    extent = (low[0], high[0], low[1], high[1])
-    # A few needles of density would leave the rest black.
-    brightest = density[density.isfinite()].quantile(0.995).item() or 1.0
-    axes[1].imshow(density.cpu(), extent=extent, origin="lower", aspect="auto", vmax=brightest, cmap="magma")
-    for axis, points, color in ((axes[0], data, _DATA), (axes[2], samples, _SAMPLES)):
-        axis.plot(*_some(points, 4000).T, ".", markersize=1.2, color=color, rasterized=True)
-    for axis, title in zip(axes, ("data held out", "density of the flow", "samples of the flow"), strict=True):
-        axis.set_title(title, fontsize="medium", loc="left")
-        axis.set_xlim(low[0], high[0])
-        axis.set_ylim(low[1], high[1])
+    density = _density(model, low, high)
+    _show_points(axes[0], data, low, high, "data held out", _DATA)
+    _show_density(axes[1], density, low, high, "density of the flow", _brightest(density))
+    _show_points(axes[2], samples, low, high, "samples of the flow", _SAMPLES)
+    _write(path, figure)
+
+
+def draw_densities(path: Path, flows: Mapping[str, tuple[VectorFlow, Tensor]], data: Tensor) -> None:
+    """The density of each flow and its draws (N, 2) below, side by side on the scales of the data (N, 2) and the first.
+
+    Args:
+        path: of the PNG file.
+        flows: by name, each with its draws.
+        data: tells what part of the plane to show.
+    """
+    low, high = _range(data)
+    figure, axes = _figure(2, len(flows), size=3.4)
+    densities = {name: _density(model, low, high) for name, (model, _) in flows.items()}
+    brightest = _brightest(next(iter(densities.values())))
+    for column, (name, (_, draws)) in enumerate(flows.items()):
+        _show_density(axes[column], densities[name], low, high, f"density of the {name}", brightest)
+        _show_points(axes[len(flows) + column], draws, low, high, f"draws of the {name}", _SAMPLES)
     _write(path, figure)
 
 
@@ -70,7 +78,14 @@ def draw_bent_grid(path: Path, model: VectorFlow, panels: int = 8) -> None:
     _write(path, figure)
 
 
-def draw_pairs(path: Path, data: Tensor, samples: Tensor, columns: Sequence[str], most: int = 6) -> None:
+def draw_pairs(
+    path: Path,
+    data: Tensor,
+    samples: Tensor,
+    columns: Sequence[str],
+    most: int = 6,
+    labels: tuple[str, str] = ("data held out", "samples of the flow"),
+) -> None:
     """Every pair of the first columns: data (N, D) below the diagonal, samples (N, D) above, histograms on it."""
     count = min(most, data.shape[1])
     figure, axes = _figure(count, count, size=1.7)
@@ -95,8 +110,40 @@ def draw_pairs(path: Path, data: Tensor, samples: Tensor, columns: Sequence[str]
             axis.set_xlabel(columns[column], fontsize=7)
         if column == 0:
             axis.set_ylabel(columns[row], fontsize=7)
-    figure.suptitle("data held out (blue, below) and samples of the flow (orange, above)", fontsize="medium")
+    figure.suptitle(f"{labels[0]} (blue, below) and {labels[1]} (orange, above)", fontsize="medium")
     _write(path, figure)
+
+
+def _density(model: VectorFlow, low: list[float], high: list[float], pixels: int = 200) -> Tensor:
+    """The model's density on a grid, (pixels, pixels), the first axis upwards."""
+    device = next(model.parameters()).device
+    x, y = (torch.linspace(a, b, pixels, device=device) for a, b in zip(low, high, strict=True))
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
+    return torch.cat([model.log_prob(part) for part in points.split(10_000)]).exp().reshape(pixels, pixels)
+
+
+def _brightest(density: Tensor) -> float:
+    """What to show as white: a few needles of density would leave the rest black."""
+    return density[density.isfinite()].quantile(0.995).item() or 1.0
+
+
+def _show_density(
+    axis: Axes, density: Tensor, low: list[float], high: list[float], title: str, brightest: float
+) -> None:
+    extent = (low[0], high[0], low[1], high[1])
+    axis.imshow(density.cpu().numpy(), extent=extent, origin="lower", aspect="auto", vmax=brightest, cmap="magma")
+    _frame(axis, low, high, title)
+
+
+def _show_points(axis: Axes, points: Tensor, low: list[float], high: list[float], title: str, color: str) -> None:
+    axis.plot(*_some(points, 4000).T, ".", markersize=1.2, color=color, rasterized=True)
+    _frame(axis, low, high, title)
+
+
+def _frame(axis: Axes, low: list[float], high: list[float], title: str) -> None:
+    axis.set_title(title, fontsize="medium", loc="left")
+    axis.set_xlim(low[0], high[0])
+    axis.set_ylim(low[1], high[1])
 
 
 def _range(points: Tensor) -> tuple[list[float], list[float]]:

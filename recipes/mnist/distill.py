@@ -16,8 +16,8 @@ from torch import Tensor
 
 from waveflow.atomic import write_whole
 from waveflow.cli import default_out, parse_arguments, run_command
-from waveflow.data import Batches, ImageSet
-from waveflow.distillation import DivergenceWatch, Student, estimate_kl, load_teacher, require_match, reverse_kl
+from waveflow.data import ImageSet
+from waveflow.distillation import DivergenceWatch, Steps, Student, estimate_kl, load_teacher, require_match, reverse_kl
 from waveflow.distributions import image_likelihood
 from waveflow.errors import InputError
 from waveflow.evaluation.image_likelihood import image_likelihood_of
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = trainer.fit(
         student,
         objective,
-        Batches([{}], 1, args.seed),
+        Steps(),
         validate=validate,
         sample=sample,
         show=["kl_per_dim"],

@@ -1,5 +1,6 @@
 """From a teacher that draws slowly to a student that draws in one pass (Parallel WaveNet; arXiv:1711.10433)."""
 
+from waveflow.distillation.annealing import Steps, annealed, annealing_weight
 from waveflow.distillation.contrastive import CONTRASTIVE_WEIGHT, contrastive_kl
 from waveflow.distillation.divergence import DivergenceWatch
 from waveflow.distillation.per_step import (
@@ -12,13 +13,21 @@ from waveflow.distillation.per_step import (
 from waveflow.distillation.reverse_kl import KLEstimate, draw_scored, estimate_kl, reverse_kl
 from waveflow.distillation.spectral import multi_resolution_stft, power_loss
 from waveflow.distillation.student import Student
+from waveflow.distillation.student_objective import StudentObjective, TermWeights, VocoderStudent
 from waveflow.distillation.teacher import flow_of, frozen, load_teacher, require_match, require_parallel_density
+from waveflow.distillation.whispering import periodicity, voice_kept
 
 __all__ = [
     "CONTRASTIVE_WEIGHT",
     "DivergenceWatch",
     "KLEstimate",
+    "Steps",
     "Student",
+    "StudentObjective",
+    "TermWeights",
+    "VocoderStudent",
+    "annealed",
+    "annealing_weight",
     "contrastive_kl",
     "cross_entropy",
     "draw_scored",
@@ -31,8 +40,10 @@ __all__ = [
     "log_scale_penalty",
     "logistic_entropy",
     "multi_resolution_stft",
+    "periodicity",
     "power_loss",
     "require_match",
     "require_parallel_density",
     "reverse_kl",
+    "voice_kept",
 ]

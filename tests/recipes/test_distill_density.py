@@ -1,0 +1,188 @@
+"""The distillation of densities as its users run it, small."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from waveflow.cli import run_command
+from waveflow.distillation import estimate_kl
+from waveflow.models import IAF, MAF, CouplingFlow, GatedPixelCNN, MaskedConvFlow, load_model
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "density"
+
+
+@pytest.fixture
+def distill(monkeypatch, capsys):
+    """Run the recipe in this process: (exit code, standard output, standard error)."""
+    monkeypatch.syspath_prepend(RECIPES)
+    for name in ("train", "density_pictures"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    spec = importlib.util.spec_from_file_location("distill_density", RECIPES / "distill.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    for name, draws in {"_VALIDATION_DRAWS": 200, "_REPORT_DRAWS": 5000}.items():
+        monkeypatch.setattr(recipe, name, draws)
+
+    def call(out, *words, steps=4) -> tuple[int, str, str]:
+        words = ("--steps", steps, "--device", "cpu", "--hidden", "[8]", "--layers", 2, "--draws", 16, *words)
+        words += () if out is None else ("--out", out)
+        capsys.readouterr()
+        code = run_command(lambda: recipe.main([str(word) for word in words]), "distill.py")
+        return code, *capsys.readouterr()
+
+    call.recipe = recipe
+    return call
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A small teacher in units of its own, off-centre and of different scales."""
+    model = MAF(features=2, layers=2, hidden=(8,))
+    generator = torch.Generator().manual_seed(0)
+    model.standardise(torch.randn(100, 2, generator=generator) * torch.tensor([1.0, 0.3]) + torch.tensor([0.5, -2.0]))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.15 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+def files(out) -> dict[str, bytes]:
+    """What has to be equal in equal runs."""
+    paths = [path for path in out.rglob("*") if path.is_file() and "tfevents" not in path.name]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_the_run_without_a_teacher_is_whole(distill, tmp_path):
+    code, said, errors = distill(tmp_path / "run", "--teacher-steps", 3)
+    assert code == 0, errors
+    assert {
+        "config.json",
+        "model.safetensors",
+        "checkpoints/step-00000004.safetensors",
+        "logs/metrics.csv",
+        "logs/test.json",
+        "samples/step-00000004.png",
+        "teacher/config.json",
+        "teacher/model.safetensors",
+        "teacher/logs/test.json",
+    } <= set(files(tmp_path / "run"))
+    report = json.loads((tmp_path / "run" / "logs" / "test.json").read_text())
+    assert report["data"] == "moons" and report["teacher"] == "MAF" and report["steps"] == 4
+    own = json.loads((tmp_path / "run" / "teacher" / "logs" / "test.json").read_text())
+    assert report["teacher_nats"] == pytest.approx(own["nats"], abs=1e-3)
+    assert re.search(r"KL\(student \|\| teacher\): \S+ ± \S+ -> \S+ ± \S+ nats a dimension", said)
+
+
+@pytest.mark.parametrize("student", ["iaf", "spline"])
+def test_learns_its_teacher_in_the_teachers_units(student, distill, teacher, tmp_path):
+    words = ("--teacher", teacher, "--data", "moons", "--student", student, "--draws", 128, "--anneal", 20)
+    code, _, errors = distill(tmp_path / "run", *words, "--learning-rate", 0.01, "--validate-every", 0, steps=150)
+    assert code == 0, errors
+    report = json.loads((tmp_path / "run" / "logs" / "test.json").read_text())
+    assert report["kl_per_dim"] < 0.02 < report["kl_per_dim_before"]
+    model, taught = load_model(tmp_path / "run"), load_model(teacher)
+    torch.testing.assert_close(model.bijector[0].std, taught.bijector[0].std)
+    found = estimate_kl(model, taught, draws=20_000)
+    assert abs(found.per_dim - report["kl_per_dim"]) < 5 * (found.per_dim_error + report["kl_per_dim_standard_error"])
+    draws, theirs = model.sample((5000,)), taught.sample((5000,))
+    torch.testing.assert_close(draws.mean(0), theirs.mean(0), atol=0.15, rtol=0)
+
+
+def test_equal_seeds_give_equal_bytes_and_two_parts_one_whole(distill, teacher, tmp_path):
+    words = ("--teacher", teacher, "--data", "moons", "--validate-every", 2, "--save-every", 2)
+    assert distill(tmp_path / "whole", *words)[0] == 0
+    assert distill(tmp_path / "again", *words)[0] == 0
+    assert distill(tmp_path / "parts", *words, steps=2)[0] == 0
+    assert distill(tmp_path / "parts", *words, "--resume")[0] == 0
+    assert files(tmp_path / "whole") == files(tmp_path / "again")
+    assert files(tmp_path / "whole") == files(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("words", [(), ("--resume",)])
+def test_a_run_stopped_while_its_teacher_was_trained_goes_on(words, distill, tmp_path):
+    out = tmp_path / "run"
+    assert distill(out, "--teacher-steps", 4)[0] == 0
+    stopped = tmp_path / "stopped"
+    sys.modules["train"].main(
+        ["--data=moons", "--steps=2", f"--out={stopped / 'teacher'}", "--device=cpu", "--seed=0", "--threads=1"]
+    )
+    (stopped / "teacher" / "logs" / "test.json").unlink()
+    code, _, errors = distill(stopped, "--teacher-steps", 4, *words)
+    assert code == 0, errors
+    assert "steps 2 to 4" in errors
+    assert files(out)["teacher/model.safetensors"] == files(stopped)["teacher/model.safetensors"]
+    assert files(out)["model.safetensors"] == files(stopped)["model.safetensors"]
+
+
+def test_the_teachers_run_says_what_it_was_trained_on(distill, teacher, tmp_path):
+    (teacher / "logs").mkdir()
+    (teacher / "logs" / "test.json").write_text(json.dumps({"data": "spirals"}))
+    assert distill(tmp_path / "run", "--teacher", teacher)[0] == 0
+    assert json.loads((tmp_path / "run" / "logs" / "test.json").read_text())["data"] == "spirals"
+
+
+def test_more_dimensions_are_drawn_in_pairs(distill, tmp_path):
+    np.savez(tmp_path / "t.npz", x=np.random.default_rng(0).normal(size=(400, 3)))
+    MAF(features=3, layers=1, hidden=(8,)).save_pretrained(tmp_path / "teacher")
+    code, _, errors = distill(tmp_path / "run", "--teacher", tmp_path / "teacher", "--data", tmp_path / "t.npz")
+    assert code == 0, errors
+    assert "samples/step-00000004.png" in files(tmp_path / "run")
+
+
+def test_a_diverging_student_is_stopped_with_its_last_checkpoint(distill, teacher, tmp_path, monkeypatch):
+    watch = distill.recipe.DivergenceWatch
+    monkeypatch.setattr(distill.recipe, "DivergenceWatch", lambda out: watch(out, margin=0.5, patience=3))
+    words = ("--teacher", teacher, "--data", "moons", "--learning-rate", 3.0, "--student", "iaf", "--anneal", 0)
+    code, _, errors = distill(tmp_path / "run", *words, "--validate-every", 0, "--save-every", 1, steps=200)
+    assert code == 2 and "the student diverges: for 3 steps in a row" in errors.splitlines()[-1]
+    assert str(tmp_path / "run") in errors.splitlines()[-1]
+    assert load_model(tmp_path / "run").sample((5,)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--teacher", "{iaf}", "--data", "moons"], "the IAF is an inverse autoregressive flow"),
+        (["--teacher", "{coupling}", "--data", "moons"], "expected an autoregressive teacher, got a CouplingFlow"),
+        (["--teacher", "{pixels}", "--data", "moons"], "holds a GatedPixelCNN, which has no continuous density"),
+        (["--teacher", "{images}", "--data", "moons"], "--teacher expects a flow of vectors, got a MaskedConvFlow"),
+        (["--teacher", "{three}", "--data", "moons"], "--teacher is of 3 columns, moons has 2"),
+        (["--teacher", "{context}", "--data", "moons"], "the same context, but the teacher expects one of 1 numbers"),
+        (["--teacher", "nowhere", "--data", "moons"], "nowhere: no such folder"),
+        (["--teacher", "{three}"], "--data is needed: "),
+        (["--data", "moon"], "'moon' is neither a file nor one of moons, rings,"),
+        (["--draws", 0], "--draws expects at least 1, got 0"),
+        (["--layers", 0], "SplineIAF expects layers of at least 1, got 0"),
+        (["--anneal", -1], "--anneal expects at least 0, got -1"),
+        (["--steps", 0], "steps must be at least 1, got 0"),
+        (["--resume"], "nothing to resume"),
+        (["--device", "cuda"], "cuda"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, message, distill, tmp_path):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    small = {"features": 2, "layers": 1, "hidden": (4,)}
+    models = {
+        "iaf": IAF(**small),
+        "coupling": CouplingFlow(**small),
+        "pixels": GatedPixelCNN.from_preset("digits", layers=1),
+        "images": MaskedConvFlow.from_preset("digits", layers=1),
+        "three": MAF(**{**small, "features": 3}),
+        "context": MAF(**small, context=1),
+    }
+    for name, model in models.items():
+        if any(f"{{{name}}}" == word for word in words):
+            model.save_pretrained(tmp_path / name)
+    paths = {name: tmp_path / name for name in models}
+    code, _, errors = distill(tmp_path / "run", *[str(word).format(**paths) for word in words])
+    (line,) = errors.splitlines()
+    assert code == 2 and line.startswith("distill.py: error: ") and message in line
+    assert not (tmp_path / "run").exists()
