@@ -51,9 +51,8 @@ class EvenSteps:
         return _like(codes, codes.double() * (2 / (self.values - 1)) - 1)
 
     def log_width(self, codes: Tensor) -> Tensor:
-        inner = math.log(2 / (self.values - 1))
         outermost = (codes <= 0) | (codes >= self.values - 1)
-        return _like(codes, torch.where(outermost, inner - math.log(2), inner))
+        return _like(codes, math.log(2 / (self.values - 1)) - math.log(2) * outermost.double())
 
 
 class MuLaw:
