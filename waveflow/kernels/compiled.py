@@ -1,6 +1,7 @@
 """Compiling for the CPU, and what makes the result an operator of PyTorch: gradients of every order, and ``vmap``."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import torch
@@ -13,9 +14,19 @@ def compiled(function: Callable) -> Callable:
     # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning, and division by 0 is no error.
     settings = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"}}
     try:
-        return numba.njit(cache=True, **settings)(function)
+        dispatcher = numba.njit(cache=True, **settings)(function)
+        _outdate_with_neighbours(dispatcher)
+        return dispatcher
     except RuntimeError:  # neither the package's folder nor a cache folder can be written
         return numba.njit(**settings)(function)
+
+
+def _outdate_with_neighbours(dispatcher: Callable) -> None:
+    # Numba looks at the date of the function's own file alone, but what is compiled in comes from its neighbours too.
+    kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if hasattr(kept, "_source_stamp"):
+        dates = [(path.name, path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py"))]
+        kept._source_stamp = (kept._source_stamp, *dates)
 
 
 def differentiate(operator: CustomOpDef, gradient: CustomOpDef, plain: Callable) -> None:
