@@ -72,7 +72,7 @@ class MuLaw:
 
     Example:
         >>> MuLaw(256).encode(torch.tensor([-1.0, 0.0, 0.01, 1.0])).tolist()
-        [0, 128, 156, 255]
+        [0, 128, 157, 255]
     """
 
     def __init__(self, values: int = 256):
