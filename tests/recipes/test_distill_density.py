@@ -105,6 +105,7 @@ def test_equal_seeds_give_equal_bytes_and_two_parts_one_whole(distill, teacher, 
     assert files(tmp_path / "whole") == files(tmp_path / "parts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--resume",)])
 def test_a_run_stopped_while_its_teacher_was_trained_goes_on(words, distill, tmp_path):
     out = tmp_path / "run"
