@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from waveflow.bijectors import MixtureOfLogistics, Standardise
+from waveflow.bijectors import Affine, MixtureOfLogistics, Standardise
 from waveflow.distributions import Categorical, DiscretisedMixtureOfLogistics
 from waveflow.errors import InputError
 from waveflow.kernels.wavenet_loop import tanh
@@ -19,6 +19,7 @@ HEADS = {
     "Gaussian": Standardise("exp"),
     "Gaussian, bounded scale": Standardise("tanh_exp"),
     "Gaussian, floored scale": Standardise("floored"),
+    "affine": Affine("tanh_exp"),
     "logistics": MixtureOfLogistics(4),
     "65,536 values": DiscretisedMixtureOfLogistics(3, 65536),
     "categorical": Categorical(64),

@@ -1,7 +1,7 @@
 """One number from a network's answer and a number of noise, compiled: the heads of WaveNet inside its sampling loop.
 
-They equal ``Standardise``, ``MixtureOfLogistics``, ``DiscretisedMixtureOfLogistics`` and ``Categorical``, computed in
-float64 whatever the network's precision: next to a sample's layers a head costs little.
+They equal ``Standardise``, ``Affine``, ``MixtureOfLogistics``, ``DiscretisedMixtureOfLogistics`` and ``Categorical``,
+computed in float64 whatever the network's precision: next to a sample's layers a head costs little.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from waveflow.kernels.compiled import compiled
 
-GAUSSIAN, LOGISTICS, DISCRETISED_LOGISTICS, CATEGORICAL = range(4)
+GAUSSIAN, LOGISTICS, DISCRETISED_LOGISTICS, CATEGORICAL, AFFINE = range(5)
 COLDEST = 1e-6  # where temperature 0, a limit, is computed
 SCALE_MAPS = ("exp", "floored", "tanh_exp", "gentle", "sigmoid", "floored_sigmoid")
 """Those of ``LOG_SCALES`` that :func:`draw` knows, in the order of its codes."""
@@ -23,7 +23,7 @@ class Head(NamedTuple):
         params: how many there are.
         components: of a mixture, else 0.
         values: of a discrete head, else 0.
-        scale: of a Gaussian, index into ``SCALE_MAPS`` of the map from raw to log scale.
+        scale: of a Gaussian or an affine map, index into ``SCALE_MAPS`` of the map from raw to log scale.
         floor: least log scale of the map "floored" and of a continuous mixture.
         temperature: of a discrete head; a continuous one's is in its noise.
     """
@@ -52,6 +52,8 @@ def draw(head, params, work, noise):
             return math.nan
     if head.kind == GAUSSIAN:
         return params[0] + math.exp(_log_scale(head, params[1])) * noise
+    if head.kind == AFFINE:
+        return (noise - params[0]) * math.exp(-_log_scale(head, params[1]))
     if head.kind == LOGISTICS:
         return _root(head, params, work, noise)
     if head.kind == DISCRETISED_LOGISTICS:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from waveflow.bijectors import LOG_SCALES, Affine, Autoregressive, Chain, Conditioned, Inverse
+from waveflow.bijectors import LOG_SCALES, Affine, Autoregressive, Chain, Conditioned, Inverse, Univariate
 from waveflow.bijectors.base import log_det_dtype
+from waveflow.bijectors.solvers import Solution
 from waveflow.context import Context
 from waveflow.distributions import Base, StandardLogistic, StandardNormal
 from waveflow.errors import InputError
@@ -155,10 +156,10 @@ class ParallelWaveNet(VocoderModel):
             stack = WaveNetStack(
                 1, univariate.params, c.channels, layers, c.kernel_size, encoder.out_channels, c.cycle, causal=True
             )
-            flows.append(Inverse(Autoregressive(stack, univariate)))
+            flows.append(Inverse(Autoregressive(stack, univariate, _Compiled())))
         log_scale, bound = math.log(c.initial_scale), _BOUNDS[c.scale]
         raw = log_scale if math.isinf(bound) else bound * math.atanh(log_scale / bound)
-        torch.nn.init.constant_(flows[-1].bijector.conditioner.output.bias[1:], raw)
+        nn.init.constant_(flows[-1].bijector.conditioner.output.bias[1:], raw)
         self.flow = self.make_flow(Conditioned(encoder, Chain(reversed(flows))), _base(c.base))
         if c.frozen_encoder:
             encoder.requires_grad_(False)
@@ -279,6 +280,14 @@ class ParallelWaveNet(VocoderModel):
         for flow in twin.flows():
             flow.conditioner = flow.conditioner.folded(dtype)
         return twin.requires_grad_(False).eval()
+
+
+class _Compiled:
+    # For the density of given data. Numba takes half a second to import, and a student is mostly made to draw.
+    def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
+        from waveflow.models.wavenet_kernel import CompiledSolver
+
+        return CompiledSolver()(conditioner, univariate, z, context)
 
 
 def _base(name: str) -> Base:

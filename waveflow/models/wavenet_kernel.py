@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from waveflow.bijectors import MixtureOfLogistics, Standardise, Univariate
+from waveflow.bijectors import Affine, MixtureOfLogistics, Standardise, Univariate
+from waveflow.bijectors.base import sum_event
+from waveflow.bijectors.solvers import Auto, Solution
 from waveflow.bijectors.univariate import LOG_SCALE_FLOOR
+from waveflow.context import Context, Ragged
 from waveflow.distributions.heads import Categorical, DiscretisedMixtureOfLogistics, Head
 from waveflow.errors import InputError
 from waveflow.kernels import wavenet_heads as heads
@@ -95,9 +98,9 @@ class WaveNetLoop:
 
 
 def _compiled_form(head: Univariate | Head, temperature: float) -> heads.Head:
-    if isinstance(head, Standardise) and head.scale in heads.SCALE_MAPS:
-        scale = heads.SCALE_MAPS.index(head.scale)
-        return heads.Head(heads.GAUSSIAN, head.params, scale=scale, floor=LOG_SCALE_FLOOR)
+    if isinstance(head, Standardise | Affine) and head.scale in heads.SCALE_MAPS:
+        kind = heads.GAUSSIAN if isinstance(head, Standardise) else heads.AFFINE
+        return heads.Head(kind, head.params, scale=heads.SCALE_MAPS.index(head.scale), floor=LOG_SCALE_FLOOR)
     if isinstance(head, MixtureOfLogistics):
         return heads.Head(heads.LOGISTICS, head.params, head.components, floor=LOG_SCALE_FLOOR)
     temperature = max(temperature, heads.COLDEST)
@@ -115,3 +118,20 @@ def sample_by_kernel(task: "Task") -> Iterator[Tensor]:
     loop = WaveNetLoop(task.stack.packed(), task.head, len(task.z), task.temperature)
     for start, stop in task.pieces():
         yield loop(task.z[:, start:stop], None if task.context is None else task.context(start, stop))
+
+
+class CompiledSolver:
+    """The inverse of an ``Autoregressive`` map of a causal stack by :class:`WaveNetLoop`, where it can be had.
+
+    That is in float32 on a CPU; elsewhere :class:`~waveflow.bijectors.solvers.Auto` solves it.
+    """
+
+    @torch.no_grad()
+    def __call__(self, conditioner: nn.Module, univariate: Univariate, z: Tensor, context: Context) -> Solution:
+        if z.device.type != "cpu" or z.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return Auto()(conditioner, univariate, z, context)
+        values = context.values if isinstance(context, Ragged) else context
+        loop = WaveNetLoop(conditioner.packed(), univariate, len(z))
+        x = loop(z[:, 0], None if values is None else values[..., : z.shape[-1]])[:, None]
+        _, log_derivative = univariate.inverse(z, conditioner(x, context))
+        return Solution(x, sum_event(log_derivative), 0, float("nan"))
