@@ -186,15 +186,16 @@ def test_vmap_maps_over_contexts_and_parameters():
 def test_autocast_changes_nothing():
     f = Chain([maf(6, order=[5, 4, 3, 2, 1, 0]), maf(6, RationalQuadraticSpline(4, 3.0))])
     x = random(50, 6)
-    z, log_det = f(x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        for a, b in zip(f(x), (z, log_det), strict=True):
+    z = f(x)[0].detach()
+    for call, given in ((f, x), (f.inverse, z)):
+        expected = call(given)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = call(given)
+            result[0].sum().backward()
+        for a, b in zip(result, expected, strict=True):
             assert a.dtype == torch.float32
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-        rebuilt, inverse_log_det = f.inverse(z)
-        rebuilt.sum().backward()
-    assert inverse_log_det.dtype == torch.float32
-    torch.testing.assert_close(rebuilt, x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(result[0], x, rtol=0, atol=2e-4)  # z in float32 says no more of x: float64 is as far off
 
 
 class _Watched(Lagged):

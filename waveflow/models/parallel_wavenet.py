@@ -229,7 +229,7 @@ class ParallelWaveNet(VocoderModel):
         Args, result and errors: as of :meth:`VocoderModel.log_prob`.
         """
         logger.warning(
-            "%s.log_prob solves for %d samples one after the other, in each of %d flows: this takes long",
+            "%s.log_prob solves for %d samples one after the other, in each of %d flows: as slow as a WaveNet draws",
             type(self).__name__,
             waveform.shape[-1],
             len(self.config.flows),
