@@ -250,7 +250,7 @@ def test_figures_that_cannot_be_written_are_refused(refused, checkpoint, clip, t
     [
         ((), "COMMAND"),
         (("sing",), "'sing'"),
-        (("vocode",), "--out, --model"),
+        (("vocode",), "required: INPUT"),
         (("vocode", "x.wav", "--out", "out", "--model", "m", "--loud"), "--loud"),
         (("vocode", "x.wav", "--out", "out", "--model", "m", "--seed", "one"), "'one'"),
         (("vocode", "x.wav", "--out", "out", "--model", "m", "--seed", "-1"), "--seed"),

@@ -7,22 +7,31 @@ import torch
 
 from waveflow.errors import InputError
 from waveflow.evaluation import Adjusted, Vocoder, takes
-from waveflow.models import PretrainedModel, VocoderModel, load_model
+from waveflow.models import PretrainedModel, VocoderModel, load_model, shipped_models
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
 _CHUNK = 2048
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that runs one vocoder."""
-    parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint: a folder, or a Hugging Face hub id")
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The options of every command that runs one vocoder; where it need not be named, ``model`` may be None."""
+    said = "checkpoint: a folder, a Hugging Face hub id, or the name of one that ships with waveflow"
+    said += "" if required else f" (default: the best of those; here: {', '.join(shipped_models()) or 'none'})"
+    parser.add_argument("--model", required=required, metavar="DIR", help=said)
     add_synthesis_options(parser)
+    add_sampling_options(parser)
+
+
+def add_sampling_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """What only some vocoders can be asked for; with ``several``, those of them that can."""
+    others = "; the other models are not concerned" if several else ""
     parser.add_argument(
         "--method",
         metavar="NAME",
-        help="how a WaveNet samples: auto, incremental, kernel, graph, jacobi or full; same sound, other speed",
+        help="how a WaveNet samples: auto, incremental, kernel, graph, jacobi or full; same sound, other speed"
+        + others,
     )
-    parser.add_argument("--speaker", type=int, metavar="N", help="voice of a model that has several, from 0")
+    parser.add_argument("--speaker", type=int, metavar="N", help=f"voice of a model that has several, from 0{others}")
 
 
 def add_synthesis_options(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from waveflow.audio import (
 from waveflow.cli.loading import add_model_options, chunk_of, load_vocoder
 from waveflow.errors import InputError
 from waveflow.evaluation import Synthesizer
+from waveflow.models import best_vocoder
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -38,7 +39,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help=f"mel ({', '.join(MEL_SUFFIXES)}) or audio (wav, flac, ...)"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made if it is not there")
+    parser.add_argument("--out", default="vocoded", metavar="DIR", help="folder for the results (default: vocoded)")
     parser.add_argument(
         "--mel-config",
         metavar="NAME|FILE",
@@ -50,7 +51,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="on Ctrl-C, write what a WaveNet has made so far to OUT/<name>.partial.wav",
     )
-    add_model_options(parser)
+    add_model_options(parser, required=False)
     parser.set_defaults(run=run)
 
 
@@ -62,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
         OSError: if a result cannot be written; nothing of it is left then.
         KeyboardInterrupt: on Ctrl-C, after writing what was made so far where ``--keep-partial`` asks for it.
     """
+    options.model = options.model or best_vocoder()
     targets = _targets(options.inputs, Path(options.out))
     given = None if options.mel_config is None else read_mel_config(options.mel_config)
     model = load_vocoder(options, progress=sys.stderr.isatty(), partial=options.keep_partial or None)

@@ -15,9 +15,10 @@ from waveflow.models.pixelcnn import GatedPixelCNN, GatedPixelCNNConfig, PixelCN
 from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
 from waveflow.models.realnvp import RealNVP, RealNVPConfig
+from waveflow.models.shipped import best_vocoder, shipped_models
 from waveflow.models.spline_iaf import SplineIAF, SplineIAFConfig
 from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
-from waveflow.models.vocoder_model import VocoderConfig, VocoderModel
+from waveflow.models.vocoder_model import VocoderConfig, VocoderModel, load_vocoder
 from waveflow.models.waveflow_model import WaveFlow, WaveFlowConfig
 from waveflow.models.waveglow import WaveGlow, WaveGlowConfig
 from waveflow.models.wavenet import WaveNet, WaveNetConfig
@@ -66,6 +67,9 @@ __all__ = [
     "WaveGlowConfig",
     "WaveNet",
     "WaveNetConfig",
+    "best_vocoder",
     "load_model",
+    "load_vocoder",
     "read_config",
+    "shipped_models",
 ]

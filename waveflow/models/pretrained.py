@@ -18,6 +18,7 @@ from waveflow.atomic import write_whole
 from waveflow.audio import MelConfig
 from waveflow.errors import InputError
 from waveflow.models.field_types import require_types
+from waveflow.models.shipped import find_shipped
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -83,21 +84,31 @@ class PretrainedModel(nn.Module):
             raise InputError(f"{cls.__name__} has no preset {name!r}, expected one of {', '.join(cls.PRESETS)}")
         return cls(**{**cls.PRESETS[name], **overrides})
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
+    def save_pretrained(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
         """Write ``config.json`` and ``model.safetensors``, each whole or not at all; equal models give equal bytes.
 
+        Args:
+            folder: made if it is not there.
+            dtype: round parameters to it, such as ``torch.bfloat16`` for half the bytes; :meth:`from_pretrained` gives
+                them back in float32. None: as they are.
+
         Raises:
-            InputError: for a copy made for inference, which could not be loaded again.
+            InputError: for a copy made for inference, which could not be loaded again, or parameters that are not
+                finite in that dtype.
             OSError: if the folder cannot be made or written.
         """
         if self.made_for_inference:
             raise InputError(
                 f"a copy of {type(self).__name__} made for inference cannot be saved: save the model itself"
             )
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         config = {"model": type(self).__name__, "format_version": FORMAT_VERSION, "config": _to_json(self.config)}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(self.state_dict().items())}
+        for name in dict(self.named_parameters()) if dtype is not None else ():
+            weights[name] = weights[name].to(dtype)
+            if not weights[name].isfinite().all():
+                raise InputError(f"{name} holds values that are not finite in {dtype}")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
         write_whole(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
 
@@ -106,7 +117,8 @@ class PretrainedModel(nn.Module):
         """Load a model, in evaluation mode.
 
         Args:
-            source: a folder written by :meth:`save_pretrained`, or the id of a repository on the Hugging Face hub.
+            source: a folder written by :meth:`save_pretrained`, the name of a model that ships with the package, or the
+                id of a repository on the Hugging Face hub.
             device: where to put it.
 
         Raises:
@@ -190,6 +202,8 @@ def _resolve(source: str | os.PathLike) -> Path:
     if folder.exists():
         raise InputError(f"{folder}: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, got a file")
     text = os.fspath(source)
+    if (shipped := find_shipped(text)) is not None:
+        return shipped
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise InputError(f"{folder}: no such folder")
     try:

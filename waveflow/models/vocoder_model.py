@@ -1,5 +1,6 @@
 """Vocoders: models of waveforms given their mels, with the face that all of them share."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from waveflow.context import Context, Ragged
 from waveflow.distributions import Base, Flow, StandardNormal
 from waveflow.errors import InputError
 from waveflow.models.pretrained import PretrainedModel
+from waveflow.models.shipped import best_vocoder
 
 # Order 128 reaches back over a period of most voices. After short trainings temperatures below 1 only lose level.
 WHITENED = {"whiten": True, "whiten_order": 128, "whiten_block": 32, "whiten_correction": 64, "temperature": 1.0}
@@ -290,3 +292,21 @@ class VocoderModel(PretrainedModel):
             )
         if chunk is not None and chunk < 1:
             raise InputError(f"{name}.vocode expects chunks of at least 1 frame, got {chunk}")
+
+
+def load_vocoder(source: str | os.PathLike | None = None, device: torch.device | str = "cpu") -> VocoderModel:
+    """Load a trained vocoder, in evaluation mode.
+
+    Args:
+        source: a folder, the name of a model that ships with the package, or a Hugging Face hub id; None for the best
+            that ships.
+        device: where to put it.
+
+    Raises:
+        InputError: if there is none, or none that can be used.
+
+    Example::
+
+        waveform = load_vocoder().vocode(mel)  # (B, 80, frames) -> (B, frames * 256)
+    """
+    return VocoderModel.from_pretrained(best_vocoder() if source is None else source, device)
