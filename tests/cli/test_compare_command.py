@@ -1,7 +1,9 @@
 """``waveflow compare``."""
 
+import functools
 import html.parser
 import json
+import signal
 import urllib.parse
 
 import pytest
@@ -9,9 +11,13 @@ import soundfile
 import torch
 from conftest import SMALL, voice
 
+import waveflow.cli.compare as compare_command
 from waveflow.audio import MelConfig, write_mel
 from waveflow.data import WholeClips, find_clips
-from waveflow.models import NICE, WaveGlow
+from waveflow.models import NICE, WaveGlow, WaveNet
+from waveflow.models.pretrained import PretrainedModel
+
+NARROW = {"layers": 2, "channels": 4, "upsampler": "linear", "context_channels": 4}
 
 
 def model(folder, seed=1, **fields):
@@ -29,6 +35,19 @@ def models(tmp_path_factory):
     """Two models of one name, and one of another width."""
     folder = tmp_path_factory.mktemp("models")
     return [model(folder / "a" / "glow"), model(folder / "b" / "glow", 2), model(folder / "wide <b>", channels=12)]
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    """A WaveNet of three voices, which differ."""
+    torch.manual_seed(5)
+    made = WaveNet(**NARROW, speakers=3)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("voices") / "wavenet"
+    made.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +98,18 @@ def test_one_table_for_all(compare, models, data, run, tmp_path):
     assert code == 0
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line[:1] == "|"]
     titles, rule, *rows = rows
-    assert [row[0] for row in rows] == ["a-glow", "b-glow", f"{models[2].parent.name}-wide <b>", "recordings"]
+    rows = {row[0]: row for row in rows}
+    assert set(rows) == {"a-glow", "b-glow", f"{models[2].parent.name}-wide <b>", "recordings"}
+    nats = [float(row[3]) for name, row in rows.items() if name != "recordings"]
+    assert nats == sorted(nats, reverse=True) and list(rows)[-1] == "recordings"
     assert titles[:4] == ["model", "kind", "parameters", "nats/sample"] and titles[-1] == "RTF"
     assert set("".join(rule)) <= set("-: ")
     assert (tmp_path / "out" / "table.md").read_text() == said
 
     figures = json.loads((tmp_path / "out" / "compare.json").read_text())
     alone = tmp_path / "alone.json"
-    for entry, row, folder in zip(figures["models"], rows, models, strict=False):
+    for entry, folder in zip(figures["models"], models, strict=True):
+        row = rows[entry["name"]]
         assert run("evaluate", "--model", folder, "--data", data, "--json", alone)[0] == 0
         expected = json.loads(alone.read_text())
         for name in ("nats_per_sample", "stoi", "mstft", "mcd", "f0_rmse", "vuv_f1", "exact", "yardsticks"):
@@ -179,6 +202,117 @@ def test_bad_models_are_refused_before_anything_is_made(not_compared, models, tm
     NICE.from_preset("digits").save_pretrained(tmp_path / "nice")
     assert "holds a NICE, which is no vocoder" in not_compared("--models", models[0], tmp_path / "nice")
     assert "--models" in not_compared()
+
+
+def test_voices_and_ways_of_sampling_are_for_the_models_that_have_them(compare, run, models, voices, data, tmp_path):
+    options = ("--clips", 1, "--speaker", 2, "--method", "incremental")
+    assert compare("--models", models[0], voices, *options)[0] == 0
+    figures = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert (figures["speaker"], figures["method"]) == (2, "incremental")
+    for folder, entry, own in zip((models[0], voices), figures["models"], ((), options[2:]), strict=True):
+        alone = ("evaluate", "--model", folder, "--data", data, "--clips", 1, *own, "--json", tmp_path / "alone.json")
+        assert run(*alone)[0] == 0
+        expected = json.loads((tmp_path / "alone.json").read_text())
+        for name in ("nats_per_sample", "mstft", "stoi"):
+            assert entry[name] == expected[name]
+
+
+def test_the_method_reaches_the_sampler(compare, models, voices, monkeypatch):
+    seen, vocode = [], WaveNet.vocode
+
+    @functools.wraps(vocode)
+    def noted(self, *arguments, **more):
+        seen.append(more.get("method"))
+        return vocode(self, *arguments, **more)
+
+    monkeypatch.setattr(WaveNet, "vocode", noted)
+    words = ("--models", models[0], voices, "--clips", 1, "--speaker", 0)
+    assert compare(*words, "--method", "incremental")[0] == 0 and set(seen) == {"incremental"}
+    seen.clear()
+    assert compare(*words, "--method", "auto")[0] == 0 and set(seen) == {None}
+
+
+def test_what_no_model_has_is_refused(not_compared, models, voices):
+    both = ("--models", models[0], voices)
+    message = not_compared("--models", models[0], "--method", "jacobi")
+    assert "--method jacobi: none of the models" in message
+    assert "incremental" in not_compared(*both, "--speaker", 0, "--method", "magic")
+    if not torch.cuda.is_available():
+        assert "CUDA devices only" in not_compared(*both, "--speaker", 0, "--method", "graph")
+    for number in (3, -1):
+        message = not_compared(*both, "--speaker", number)
+        assert f"--speaker {number}: none of the models" in message and "glow 1, wavenet 3" in message
+
+
+def test_each_model_is_loaded_once(compare, models, monkeypatch):
+    loaded, load = [], PretrainedModel._load_weights
+    monkeypatch.setattr(
+        PretrainedModel, "_load_weights", lambda self, w, origin: loaded.append(origin) or load(self, w, origin)
+    )
+    assert compare("--models", *models, "--clips", 1)[0] == 0
+    assert loaded == [str(folder / "model.safetensors") for folder in models]
+
+
+@pytest.fixture
+def signalled(monkeypatch):
+    """A signal in the middle of the n-th synthesis, the one to warm up included."""
+
+    def at(count: int, signum: int):
+        calls, vocode = iter(range(1, 100)), WaveGlow.vocode
+
+        def counted(self, *arguments, **more):
+            if next(calls) == count:
+                signal.raise_signal(signum)
+            return vocode(self, *arguments, **more)
+
+        monkeypatch.setattr(WaveGlow, "vocode", counted)
+
+    return at
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_what_was_measured(compare, models, tmp_path, signalled, signum):
+    assert compare("--models", models[0], "--clips", 2)[0] == 0
+    whole = json.loads((tmp_path / "out" / "compare.json").read_text())["models"][0]
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signalled(6, signum)
+    code, said, errors = compare("--models", *models, "--clips", 2)
+    assert code == 130 and "Traceback" not in errors
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert "interrupted: what is written is about 1 of 3 models" in errors
+    out = tmp_path / "out"
+    figures = json.loads((out / "compare.json").read_text())["models"]
+    assert [entry["name"] for entry in figures if "nats_per_sample" in entry] == ["a-glow"]
+    for name in ("nats_per_sample", "mstft", "stoi"):
+        assert figures[0][name] == whole[name]
+    assert (out / "table.md").read_text() == said
+    assert f"Interrupted before these were measured: b-glow, {models[2].parent.name}-wide <b>." in said
+    page = Page((out / "index.html").read_text())
+    assert "Interrupted before" in page.text
+    assert {source.split("/")[0] for source in page.sources} == {"recordings", "a-glow"}
+    assert all((out / urllib.parse.unquote(source)).is_file() for source in page.sources)
+    assert (out / "mels.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_interrupted_before_the_first_is_done_it_says_so(compare, models, tmp_path, signalled):
+    signalled(2, signal.SIGINT)
+    code, said, errors = compare("--models", *models, "--clips", 2)
+    assert (code, said) == (130, "") and "before a model was measured" in errors
+    assert not {"table.md", "compare.json", "index.html"} & {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_bar_counts_clips(compare, models, monkeypatch):
+    bars = []
+
+    class Bar(compare_command.tqdm):
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **{**more, "disable": False})
+            bars.append(self)
+
+    monkeypatch.setattr(compare_command, "tqdm", Bar)
+    _, _, errors = compare("--models", *models[:2], "--clips", 2)
+    assert [(bar.n, bar.total) for bar in bars] == [(6, 6)]
+    assert "recordings: " in errors and "b-glow: " in errors
 
 
 @pytest.mark.parametrize(

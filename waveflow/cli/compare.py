@@ -5,26 +5,42 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from waveflow.atomic import write_whole
-from waveflow.audio import MelConfig, MelSpectrogram, mel_picture, write_audio
-from waveflow.cli.loading import PRECISIONS, add_synthesis_options, check_synthesis_options, chunk_of, load_vocoder_of
+from waveflow.audio import MelSpectrogram, mel_picture, write_audio
+from waveflow.cli.loading import (
+    PRECISIONS,
+    add_sampling_options,
+    add_synthesis_options,
+    check_synthesis_options,
+    chunk_of,
+    load_vocoder_of,
+)
 from waveflow.data import Clip, SpeechItem, WholeClips, find_clips, split_clips
 from waveflow.errors import InputError
 from waveflow.evaluation import (
     RECORDINGS,
+    Adjusted,
     Comparison,
     Contestant,
     HeardClip,
+    Report,
     ceiling,
     comparison_page,
     device_name,
     evaluate,
+    takes,
 )
+from waveflow.models import VocoderModel
+from waveflow.models.wavenet_sampling import find_sampler
+from waveflow.training.interrupt import InterruptWatch
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -35,11 +51,16 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Measure vocoders on the same clips as `waveflow evaluate` does, and write OUT/table.md, "
         "OUT/compare.json, OUT/index.html with players and mels side by side, OUT/mels.png, and the copies as "
         "OUT/<model>/<clip>.wav.",
-        epilog="A model that fails is reported by name; the others are still done, and the exit code is 2.",
+        epilog="A model that fails is reported by name; the others are still done, and the exit code is 2. Ctrl-C and "
+        "SIGTERM leave table, page and figures of the models that were measured by then; the exit code is 130.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--models", required=True, nargs="+", metavar="DIR", help="checkpoints: folders, or Hugging Face hub ids"
+        "--models",
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="checkpoints: folders, Hugging Face hub ids, or names of those that ship with waveflow",
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="LJ Speech folder, or any folder of audio files")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made if it is not there")
@@ -51,6 +72,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--clips", type=int, metavar="N", help="only the first N of them")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of the table")
     add_synthesis_options(parser)
+    add_sampling_options(parser, several=True)
     parser.set_defaults(run=run)
 
 
@@ -61,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
         InputError: for options, data or checkpoints that cannot be used, or, after all models were tried, those of
             them that failed.
         OSError: if a result cannot be written.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after writing what was measured so far.
     """
     if options.clips is not None and options.clips < 1:
         raise InputError(f"--clips expects at least 1, got {options.clips}")
@@ -72,53 +95,70 @@ def run(options: argparse.Namespace) -> None:
     clips = find_clips(options.data)
     clips = (split_clips(clips)[1] if options.held_out else clips)[: options.clips]
     _require_apart(out, sources, clips)
-    contestants, configs = _enter(sources, options.temperature)
+    models = {name: load_vocoder_of(source) for name, source in sources.items()}
+    _require_one_rate(models)
+    asked = _ask(models, options, device)
+    contestants = [_enter(name, sources[name], model, options.temperature) for name, model in models.items()]
+    configs = {name: model.mel_config for name, model in models.items()}
     data = {config: WholeClips(clips, config) for config in dict.fromkeys(configs.values())}
-    stage = _Stage(out, next(iter(data.values())), clips)
+    first = next(iter(data.values()))
+    total = len(first) + sum(len(data[config]) for config in configs.values())
 
-    for index, (name, source) in enumerate(sources.items()):
-        print(f"{index + 1} of {len(sources)}: {name}", file=sys.stderr, flush=True)
-        try:
-            model = load_vocoder_of(source, device).for_inference(PRECISIONS[options.precision])
-            report = evaluate(
-                model,
-                data[configs[name]],
-                temperature=options.temperature,
-                denoise=options.denoise,
-                seed=options.seed,
-                chunk=chunk_of(options, model),
-                progress=True,
-                heard=stage.folder(name),
-            )
-        except (InputError, FloatingPointError, torch.OutOfMemoryError) as error:
-            reason = " ".join(str(error).split())
-            print(f"waveflow: error: {source}: {reason}", file=sys.stderr)
-            contestants[index] = replace(contestants[index], failure=reason)
-        else:
-            contestants[index] = replace(contestants[index], report=report)
-
-    settings = {
-        "device": device_name(device),
-        "precision": options.precision,
-        "data": options.data,
-        "held_out": options.held_out,
-        "skipped": [{"name": skipped.name, "reason": skipped.reason} for skipped in stage.data.skipped],
-        "denoise": options.denoise,
-        "seed": options.seed,
-    }
-    comparison = Comparison(contestants, ceiling(stage.data), settings)
-    figures = json.dumps(comparison.to_dict(), indent=2)
-    stage.finish(comparison, figures)
+    with (
+        InterruptWatch("stopping: what was measured so far is written ...") as watch,
+        tqdm(total=total, unit=" clips", disable=None) as bar,
+    ):
+        bar.set_description(RECORDINGS)
+        stage = watch.abandonable(lambda: _Stage(out, first, clips, bar.update))
+        for index, name in enumerate(sources):
+            if watch.signum:
+                break
+            bar.set_description(name)
+            _say(f"{index + 1} of {len(sources)}: {name}")
+            before = bar.n
+            keep = stage.folder(name, bar.update)
+            measure = partial(_measure, models.pop(name), data[configs[name]], options, device, asked[name], keep)
+            try:
+                contestants[index] = replace(contestants[index], report=watch.abandonable(measure))
+            except (InputError, FloatingPointError, torch.OutOfMemoryError) as error:
+                reason = " ".join(str(error).split())
+                _say(f"waveflow: error: {sources[name]}: {reason}")
+                contestants[index] = replace(contestants[index], failure=reason)
+                bar.update(before + len(data[configs[name]]) - bar.n)
+        if watch.signum and not any(contestant.report or contestant.failure for contestant in contestants):
+            _say(f"interrupted before a model was measured; {out} has the recordings alone")
+            raise KeyboardInterrupt
+        settings = {
+            "device": device_name(device),
+            "precision": options.precision,
+            "data": options.data,
+            "held_out": options.held_out,
+            "skipped": [{"name": skipped.name, "reason": skipped.reason} for skipped in first.skipped],
+            "speaker": options.speaker,
+            "method": options.method,
+            "denoise": options.denoise,
+            "seed": options.seed,
+        }
+        comparison = Comparison(contestants, stage.ceiling, settings)
+        figures = json.dumps(comparison.to_dict(), indent=2)
+        stage.finish(comparison, figures)
     print(figures if options.json else comparison.markdown())
-    print(f"written to {out}; listen by opening {out / 'index.html'}", file=sys.stderr)
+    _say(f"written to {out}; listen by opening {out / 'index.html'}")
+    if watch.signum:
+        _say(f"interrupted: what is written is about {len(comparison.measured)} of {len(contestants)} models")
+        raise KeyboardInterrupt
     if failed := len(contestants) - len(comparison.measured):
         raise InputError(f"{failed} of {len(contestants)} models could not be measured")
 
 
 class _Stage:
-    """The folder of the results: sounds and pictures along the way, then what is about all of them."""
+    """The folder of the results: sounds and pictures along the way, then what is about all of them.
 
-    def __init__(self, out: Path, data: WholeClips, clips: Sequence[Clip]):
+    Making it writes the recordings, and measures them: ``ceiling`` is the best that a copy can reach. ``advance`` is
+    called after each of them.
+    """
+
+    def __init__(self, out: Path, data: WholeClips, clips: Sequence[Clip], advance: Callable[[], Any]):
         self.out, self.data = out, data
         texts = {clip.name: clip.text for clip in clips}
         names = [clip.name for clip in data.recordings.clips]
@@ -126,11 +166,12 @@ class _Stage:
         self._file = {clip.name: clip.file for clip in self.clips}
         self._spectrogram = MelSpectrogram(data.mel_config)
         self._first: dict[str, Tensor] = {}
-        keep = self.folder(RECORDINGS)
+        keep = self.folder(RECORDINGS, advance)
         for item in data:
             keep(item, item["waveform"])
+        self.ceiling = ceiling(data)
 
-    def folder(self, name: str) -> Callable[[SpeechItem, Tensor], None]:
+    def folder(self, name: str, advance: Callable[[], Any]) -> Callable[[SpeechItem, Tensor], None]:
         """What writes the sounds of one model, and the mels that the first model's front end makes of them."""
         config = self.data.mel_config
         (self.out / name).mkdir(parents=True, exist_ok=True)
@@ -139,6 +180,7 @@ class _Stage:
             path = self.out / name / f"{self._file[clip['name']]}.wav"
             waveform = waveform.clamp(-1, 1)
             write_audio(path, waveform, config.sample_rate)
+            advance()
             if len(waveform) < config.min_samples:
                 return
             mel = self._spectrogram(waveform[None])[0]
@@ -156,7 +198,8 @@ class _Stage:
         write_whole(self.out / "table.md", (comparison.markdown() + "\n").encode())
         write_whole(self.out / "compare.json", (figures + "\n").encode())
         write_whole(self.out / "index.html", page.encode())
-        panels = [(name, self._first[name]) for name in shown if name in self._first]
+        clip = self.clips[0].name
+        panels = [(f"{clip}, {name}", self._first[name]) for name in shown if name in self._first]
         if panels:
             mel_picture(self.out / "mels.png", panels, self.data.mel_config)
 
@@ -203,17 +246,65 @@ def _require_apart(out: Path, sources: Mapping[str, str], clips: Sequence[Clip])
             raise InputError(f"--out {out}: results would be written into {path}, choose another folder")
 
 
-def _enter(sources: Mapping[str, str], temperature: float | None) -> tuple[list[Contestant], dict[str, MelConfig]]:
-    """All models before anything is measured, and the mel configuration of each; they are loaded one at a time."""
-    contestants, configs = [], {}
-    for name, source in sources.items():
-        model = load_vocoder_of(source)
-        configs[name] = model.mel_config
-        kept = model.config.temperature if temperature is None else temperature
-        count = sum(parameter.numel() for parameter in model.parameters())
-        contestants.append(Contestant(name, source, type(model).__name__, count, kept))
-    rates = {name: config.sample_rate for name, config in configs.items()}
+def _require_one_rate(models: Mapping[str, VocoderModel]) -> None:
+    rates = {name: model.mel_config.sample_rate for name, model in models.items()}
     if len(set(rates.values())) > 1:
         said = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
         raise InputError(f"nats per sample can be compared at one sample rate only, got {said}")
-    return contestants, configs
+
+
+def _ask(models: Mapping[str, VocoderModel], options: argparse.Namespace, device: str) -> dict[str, dict[str, Any]]:
+    """What of ``--method`` and ``--speaker`` concerns each model.
+
+    Raises:
+        InputError: for a method or a voice that none of them has.
+    """
+    asked: dict[str, dict[str, Any]] = {name: {} for name in models}
+    if options.method not in (None, "auto"):  # which is what a model does by itself
+        choosing = [name for name, model in models.items() if takes(model, "method")]
+        if not choosing:
+            raise InputError(f"--method {options.method}: none of the models has a way of sampling to choose")
+        find_sampler(options.method, torch.empty(0, device=device))
+        for name in choosing:
+            asked[name]["method"] = options.method
+    if options.speaker is not None:
+        voices = {name: getattr(model.config, "speakers", 0) for name, model in models.items()}
+        if not any(0 <= options.speaker < count for count in voices.values()):
+            said = ", ".join(f"{name} {count or 1}" for name, count in voices.items())
+            raise InputError(f"--speaker {options.speaker}: none of the models has such a voice to choose, got {said}")
+        for name, count in voices.items():
+            if count:
+                asked[name]["speaker"] = options.speaker
+    return asked
+
+
+def _enter(name: str, source: str, model: VocoderModel, temperature: float | None) -> Contestant:
+    """A model before anything is measured."""
+    kept = model.config.temperature if temperature is None else temperature
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Contestant(name, source, type(model).__name__, count, kept)
+
+
+def _measure(
+    model: VocoderModel,
+    clips: WholeClips,
+    options: argparse.Namespace,
+    device: str,
+    asked: Mapping[str, Any],
+    heard: Callable[[SpeechItem, Tensor], None],
+) -> Report:
+    ready = model.to(device).for_inference(PRECISIONS[options.precision])
+    return evaluate(
+        Adjusted(ready, **asked) if asked else ready,
+        clips,
+        temperature=options.temperature,
+        denoise=options.denoise,
+        seed=options.seed,
+        chunk=chunk_of(options, ready),
+        heard=heard,
+    )
+
+
+def _say(text: str) -> None:
+    """On standard error, beside the bar."""
+    tqdm.write(text, file=sys.stderr)

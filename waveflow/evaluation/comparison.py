@@ -23,7 +23,7 @@ class Contestant:
         kind: its class, by name.
         parameters: how many it was trained with.
         temperature: of its synthesis.
-        report: what was measured, None where that failed.
+        report: what was measured, None where that failed, or was not come to.
         failure: why it failed.
     """
 
@@ -41,7 +41,7 @@ class Comparison:
     """What :func:`~waveflow.evaluation.evaluate` says of several vocoders about the same clips.
 
     Attributes:
-        contestants: in the order of the table.
+        contestants: in the order given.
         ceiling: what the metrics say of the recordings themselves.
         settings: what all were measured with, for the record: device, precision, data, ...
     """
@@ -52,13 +52,15 @@ class Comparison:
 
     @property
     def measured(self) -> list[Contestant]:
-        """Those that have a report."""
-        return [contestant for contestant in self.contestants if contestant.report is not None]
+        """Those that have a report, the one with most nats per sample first."""
+        known = [contestant for contestant in self.contestants if contestant.report is not None]
+        return sorted(known, key=lambda contestant: -contestant.report.figures()["nats_per_sample"])
 
     def rows(self) -> list[list[str]]:
-        """The table: titles, a row for each model, one for the recordings."""
+        """The table: titles, a row for each model, the best first and those without a report last, the recordings."""
         titles = ["model", "kind", "parameters", *(title for title, _ in COLUMNS.values())]
-        rows = [self._row(contestant) for contestant in self.contestants]
+        without = [contestant for contestant in self.contestants if contestant.report is None]
+        rows = [self._row(contestant) for contestant in (*self.measured, *without)]
         return [titles, *rows, [RECORDINGS, "ground truth", "-", *cells(self.ceiling)]]
 
     def markdown(self) -> str:
@@ -87,7 +89,10 @@ class Comparison:
             known = self.measured[0].report.yardsticks()
             said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in known.items())
             notes.append(f"Without a model, nats/sample: {said}.")
-        return notes + [f"{c.name} failed: {c.failure}" for c in self.contestants if c.failure is not None]
+        notes += [f"{c.name} failed: {c.failure}" for c in self.contestants if c.failure is not None]
+        if left := [c.name for c in self.contestants if c.report is None and c.failure is None]:
+            notes.append(f"Interrupted before these were measured: {', '.join(left)}.")
+        return notes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -112,7 +117,7 @@ class Comparison:
         figures = {} if contestant.report is None else contestant.report.figures()
         texts = dict(zip(COLUMNS, cells(figures), strict=True))
         if contestant.report is None:
-            texts["nats_per_sample"] = "failed"
+            texts["nats_per_sample"] = "-" if contestant.failure is None else "failed"
         elif not contestant.report.exact:
             texts["nats_per_sample"] = f">= {texts['nats_per_sample']}"
         return [contestant.name, contestant.kind, f"{contestant.parameters:,}", *texts.values()]

@@ -14,7 +14,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 .wide { overflow-x: auto; }
-.clip { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1rem; }
+.clip { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(40rem, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; padding: .6rem; border: 1px solid #ddd; border-radius: .4rem; }
 figcaption span { color: #666; font-size: 85%; }
 audio, img { width: 100%; margin-top: .4rem; }
@@ -87,7 +87,8 @@ def _figure(name: str, said: str, clip: HeardClip) -> str:
     return (
         f"<figure><figcaption><b>{escape(name)}</b> <span>{escape(said)}</span></figcaption>"
         f'<audio controls preload="none" src="{file}.wav"></audio>'
-        f'<img loading="lazy" src="{file}.png" alt="mel: {escape(name)}, {escape(clip.name)}"></figure>'
+        f'<a href="{file}.png"><img loading="lazy" src="{file}.png" alt="mel: {escape(name)}, {escape(clip.name)}">'
+        "</a></figure>"
     )
 
 
