@@ -190,13 +190,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     teacher = load_teacher(args.teacher or trainer.folder.path / "teacher", trainer.device)
     student.model.bijector[0].load_state_dict(teacher.bijector[0].state_dict())  # the same units
     start = Flow(StandardNormal(), teacher.bijector[0], (features,))
-    watch = DivergenceWatch(trainer.folder.path)
+    watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     def objective(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         weight = annealing_weight(batch["step"], args.anneal)
         kl = reverse_kl(student, annealed(teacher, start, weight), draws=args.draws).mean()
         if weight == 1:
-            watch(kl.item() / features)
+            watch(kl.item() / features, batch["step"])
         return {"loss": kl, "nats_per_dim": kl.detach() / features, "teacher_weight": torch.tensor(weight)}
 
     def generator() -> torch.Generator:

@@ -16,7 +16,7 @@ from waveflow.atomic import write_whole
 from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
-from waveflow.distillation import DivergenceWatch, StudentObjective, TermWeights, VocoderStudent, load_teacher
+from waveflow.distillation import DivergenceWatch, Steps, StudentObjective, TermWeights, VocoderStudent, load_teacher
 from waveflow.distillation.examination import Examination, synthesis_cost
 from waveflow.errors import InputError
 from waveflow.evaluation import choose_temperature
@@ -43,7 +43,8 @@ class Arguments(SpeechArguments):
         preset: Size of the student: tiny, small, clarinet or parallel-wavenet.
         kl: Factor of the divergence from the teacher.
         penalty: Factor of the squared distance of log-scales; for Gaussian teachers and students.
-        power: Factor of the power loss, against the recordings.
+        power: Factor of the power loss, against the recordings. Much of it raises the divergence: a draw of the
+            teacher is at some distance from the recording, too.
         stft: Factor of the multi-resolution STFT loss, against the recordings.
         contrastive: Factor of the divergence under another mel, which is subtracted; 0.3 as published.
         floor: Both log-scales are raised to at least this in the divergence, in waveform units (default: -7 for
@@ -62,8 +63,8 @@ class Arguments(SpeechArguments):
     validate_clips: int = 4
     kl: float = 1.0
     penalty: float = 4.0
-    power: float = 1.0
-    stft: float = 1.0
+    power: float = 0.1
+    stft: float = 0.1
     contrastive: float = 0.0
     floor: float | None = None
     draws: int = 16
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = model.mel_config
     floor = args.floor if args.floor is not None or model.config.whiten else -7.0
     objective = StudentObjective(teacher, model, weights, floor, args.draws)
-    watch = DivergenceWatch(trainer.folder.path)
+    watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     train, held_out = split_clips(find_clips(data))
     segments = SpeechSegments(train, config, args.segment, args.seed)
@@ -158,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def loss(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         found = objective(student, batch)
         if "kl" in found:
-            watch(found["kl"].item())
+            watch(found["kl"].item(), batch["step"])
         return found
 
     def validate(student: VocoderStudent) -> dict[str, float]:
@@ -185,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = trainer.fit(
         VocoderStudent(model),
         loss,
-        Batches(segments, args.batch_size, args.seed),
+        Steps(Batches(segments, args.batch_size, args.seed)),
         validate=validate,
         sample=sample,
         finish=finish,
@@ -209,8 +210,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = json.dumps(report, indent=2).replace("NaN", "null")
         write_whole(trainer.folder.logs / "report.json", (text + "\n").encode())
         before, theirs = state.before, examine.teacher
+        floored = "" if floor is None else f", log-scales raised to {floor:g}"
         print(
             f"KL(student || teacher): {before['kl']:.3f} -> {after['kl']:.3f} ± {after['kl_error']:.2g} nats a sample"
+            f"{floored}"
         )
         for title, figure in (("M-STFT distance", "mstft"), ("F0 error in Hz", "f0_rmse")):
             print(

@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_match(student, teacher, classes_of(teacher))
     size = teacher.flow.event_shape()
     dims = size[0] * size[1] * size[2]
-    watch = DivergenceWatch(trainer.folder.path)
+    watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     def objective(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         classes = teacher.config.classes
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             kl = reverse_kl(student, teacher, F.one_hot(labels, classes).float()).mean()
         else:
             kl = reverse_kl(student, teacher, draws=args.batch_size).mean()
-        watch(kl.item() / dims)
+        watch(kl.item() / dims, batch["step"])
         return {"loss": kl / dims, "kl_per_dim": kl.detach() / dims}
 
     def estimate(model: ImageFlow, draws: int):

@@ -26,3 +26,17 @@ def test_steps_that_are_not_finite_are_the_trainers():
     watch = DivergenceWatch("runs/here", patience=1)
     watch(0.0)
     watch(float("nan"))
+
+
+def test_what_diverges_is_not_saved():
+    watch = DivergenceWatch("runs/here", patience=20, save_every=10)
+    for step, kl in enumerate([1.0] * 8 + [9.0]):
+        watch(kl, step)
+    with pytest.raises(InputError, match="for 2 steps in a row"):
+        watch(9.0, 9)
+
+
+def test_one_bad_step_before_a_save_is_forgiven():
+    watch = DivergenceWatch("runs/here", patience=20, save_every=10)
+    for step, kl in enumerate([1.0] * 9 + [9.0] + [1.0] * 8 + [1.0, 9.0]):
+        watch(kl, step)

@@ -167,7 +167,7 @@ def test_a_diverging_student_is_stopped_with_its_last_good_checkpoint(distill, t
     assert distill(out, "--teacher", teacher, steps=2)[0] == 0
     before = files(out)["model.safetensors"]
     watch = distill.recipe.DivergenceWatch
-    monkeypatch.setattr(distill.recipe, "DivergenceWatch", lambda where: watch(where, margin=0.05, patience=3))
+    monkeypatch.setattr(distill.recipe, "DivergenceWatch", lambda where, **_: watch(where, margin=0.05, patience=3))
     code, _, errors = distill(out, "--teacher", teacher, "--learning-rate", 10.0, "--resume", steps=60)
     assert code == 2 and "the student diverges" in errors and str(out) in errors
     assert files(out)["model.safetensors"] == before

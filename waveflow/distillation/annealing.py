@@ -58,15 +58,21 @@ def annealing_weight(step: int, steps: int, first: float = 1e-5) -> float:
 
 
 class Steps:
-    """Batches for the trainer that tell the step and nothing else: a student needs no data.
+    """Batches for the trainer that tell the step: alone, as a student may need no data, or beside other batches.
+
+    Args:
+        batches: the others; None for none.
 
     Example:
         >>> Steps().batch(7)
         {'step': 7}
     """
 
+    def __init__(self, batches: Any = None):
+        self.batches = batches
+
     def batch(self, step: int) -> dict[str, Any]:
-        return {"step": step}
+        return {"step": step} if self.batches is None else {**self.batches.batch(step), "step": step}
 
     def shard(self, rank: int, world_size: int) -> "Steps":
-        return self
+        return self if self.batches is None else Steps(self.batches.shard(rank, world_size))

@@ -19,7 +19,7 @@ from waveflow.models import ParallelWaveNet, VocoderModel
 logger = logging.getLogger("waveflow")
 
 _WHISPER = 0.5  # of the teacher's share of voiced frames that are kept: below, a student whispers
-_FAINT = 0.5  # of the recordings' level
+_FAINT = 0.5  # of the teacher's level
 
 
 class Examination:
@@ -57,8 +57,9 @@ class Examination:
         Returns:
             ``kl`` and ``kl_error``, its standard error, nats per sample (pieces of a second are taken as independent);
             ``mstft`` and ``f0_rmse`` (Hz) from the recordings, the same with ``_to_teacher`` from the teacher's copies;
-            ``voice_kept``, see :func:`~waveflow.distillation.voice_kept`, and ``level``, the root mean square over that
-            of the recordings. NaN for what cannot be said. The log ``waveflow`` says by name if the student whispers.
+            ``voice_kept``, see :func:`~waveflow.distillation.voice_kept`; ``level``, the root mean square over that of
+            the recordings, and ``offset``, the mean over the same. NaN for what cannot be said. The log ``waveflow``
+            says by name if the student whispers or faints beside its teacher.
         """
         self.ours = self._copies(student)
         track = self._pitch(self.ours)
@@ -106,10 +107,12 @@ class Examination:
             if len(r) >= 0.06 * self._rate + 1
         ]
         kept = [share for share in kept if share is not None]
-        power = [sum(x.double().square().sum().item() for x in heard) for heard in (copies, self._real)]
+        ours, real = (torch.cat(heard).double() for heard in (copies, self._real))
+        unit = real.square().mean().sqrt().clamp_min(1e-15)
         return {
             "voice_kept": sum(kept) / len(kept) if kept else math.nan,
-            "level": math.sqrt(power[0] / max(power[1], 1e-30)),
+            "level": (ours.square().mean().sqrt() / unit).item(),
+            "offset": (ours.mean() / unit).item(),
         }
 
     def _pitch(self, heard: list[Tensor]) -> list[np.ndarray]:
@@ -123,8 +126,12 @@ class Examination:
                 100 * figures["voice_kept"],
                 100 * self.teacher["voice_kept"],
             )
-        if figures["level"] < _FAINT:
-            logger.warning("fainting: the student's level is %.2f of the recordings'", figures["level"])
+        if figures["level"] < _FAINT * self.teacher["level"]:
+            logger.warning(
+                "fainting: the student's level is %.2f of the recordings', its teacher's %.2f",
+                figures["level"],
+                self.teacher["level"],
+            )
 
 
 def synthesis_cost(model: VocoderModel, mel: Tensor, repeats: int = 3) -> float:

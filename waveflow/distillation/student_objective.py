@@ -36,7 +36,7 @@ class TermWeights:
         power: squared difference of STFT amplitudes from the recording's.
         stft: multi-resolution STFT distance from the recording.
         contrastive: of the divergence from the teacher under another item's mel, which is subtracted; 0.3 in Parallel
-            WaveNet.
+            WaveNet. Where they whiten, the whitening keeps each item's own mel: only the networks are contrasted.
 
     Raises:
         InputError: for a negative factor, or nothing but zeros.
@@ -203,7 +203,8 @@ class StudentObjective:
     def _contrastive(self, moments: Moments, mel: Tensor, generator: torch.Generator | None) -> Tensor:
         if len(mel) < 2:
             raise InputError(f"the contrastive loss expects a batch of at least 2 mels, got {len(mel)}")
-        places = int(torch.randint(1, len(mel), ()))
+        device = "cpu" if generator is None else generator.device
+        places = int(torch.randint(1, len(mel), (), generator=generator, device=device))
         return self.divergence(moments, mel, generator, mel.roll(places, 0))[0]
 
     def _log_unit(self, mel: Tensor, samples: int) -> Tensor | float:
