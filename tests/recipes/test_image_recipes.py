@@ -1,5 +1,6 @@
 """The image recipes as their users run them, small."""
 
+import csv
 import gzip
 import importlib.util
 import io
@@ -42,7 +43,7 @@ SMALL = {
     "cifar10/train_pixelcnn.py": (*PIXELCNN, "--size", 8),
     "faces/train_glow.py": (*GLOW, "--size", 16),
 }
-CLOCKED = {"logs/minutes.json", "logs/curve.png"}
+CLOCKED = {"logs/minutes.json", "logs/curve.csv", "logs/curve.png"}
 
 
 @pytest.fixture
@@ -85,10 +86,14 @@ def test_every_recipe_leaves_what_it_promises(name, run, tmp_path):
     assert set(files(out, clocked=True)) == {
         "config.json",
         "model.safetensors",
+        "best/best.json",
+        "best/config.json",
+        "best/model.safetensors",
         "checkpoints/step-00000004.safetensors",
         "logs/metrics.csv",
         "logs/data.json",
         "logs/minutes.json",
+        "logs/curve.csv",
         "logs/curve.png",
         "logs/test.json",
         "samples/step-00000004.png",
@@ -97,7 +102,9 @@ def test_every_recipe_leaves_what_it_promises(name, run, tmp_path):
         f"samples/{'completions' if pixelcnn else 'interpolations'}.png",
     }
     found = figures(out)
-    assert found["test_images"] == 20 and found["steps"] == 4 and found["exact"] == pixelcnn
+    assert found["test_images"] == 20 and found["exact"] == pixelcnn
+    assert found["steps"] == found["tested_step"] == 4 and found["seed"] == 0
+    assert found["dequantisation"] == (None if pixelcnn else "uniform")
     kind = "exact" if pixelcnn else "an upper bound"
     line = re.search(r"test: (\S+) ± (\S+) bits/dim on 20 of \S+ images \((.*)\)", said)
     assert float(line[1]) == pytest.approx(found["bits_per_dim"], abs=1e-4) and kind in line[3]
@@ -194,6 +201,33 @@ def test_a_run_in_two_parts_equals_one(run, tmp_path):
     assert files(tmp_path / "whole") == files(tmp_path / "parts")
     minutes = json.loads((tmp_path / "parts" / "logs" / "minutes.json").read_text())
     assert minutes["total"] > before["total"] > 0 and minutes["at"]["20"] > minutes["at"]["10"] == before["at"]["10"]
+
+
+def test_what_is_tested_is_the_best_by_validation(run, tmp_path):
+    name, out = "mnist/train_pixelcnn.py", tmp_path / "run"
+    words = ("--validate-every", 10, "--validate-images", 0, "--test-images", 0)
+    assert run(name, out, *words, "--learning-rate", 0.01, steps=20)[0] == 0
+    assert run(name, out, *words, "--learning-rate", 10.0, "--resume", steps=40)[0] == 0  # nothing good comes of that
+    with open(out / "logs" / "curve.csv", newline="") as file:
+        curve = {int(row["step"]): float(row["validation"]) for row in csv.DictReader(file)}
+    assert list(curve) == [0, 10, 20, 30, 40]
+    best = min((10, 20, 30, 40), key=curve.get)
+    record, found = json.loads((out / "best" / "best.json").read_text()), figures(out)
+    assert best != 40 and record["step"] == found["tested_step"] == best and found["steps"] == 40
+    digits, model, last = load_images("digits"), load_model(out / "best"), load_model(out)
+    assert model.bits_per_dim(digits.validation.images).mean().item() == pytest.approx(curve[best], abs=1e-3)
+    assert last.bits_per_dim(digits.validation.images).mean().item() == pytest.approx(curve[40], abs=1e-3)
+    assert model.bits_per_dim(digits.test.images).mean().item() == pytest.approx(found["bits_per_dim"], abs=1e-5)
+
+
+def test_a_best_model_outlives_a_resume_unless_other_images_judge(run, tmp_path):
+    name, out = "mnist/train_nice.py", tmp_path / "run"
+    assert run(name, out, "--learning-rate", 0.01, steps=20)[0] == 0
+    weights = (out / "best" / "model.safetensors").read_bytes()
+    assert run(name, out, "--learning-rate", 10.0, "--resume", steps=21)[0] == 0
+    assert figures(out)["tested_step"] == 20 and (out / "best" / "model.safetensors").read_bytes() == weights
+    assert run(name, out, "--learning-rate", 10.0, "--validate-images", 9, "--resume", steps=22)[0] == 0
+    assert figures(out)["tested_step"] == 22 and (out / "best" / "model.safetensors").read_bytes() != weights
 
 
 def test_other_data_at_resume_is_said(run, tmp_path):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from waveflow.training.curve import draw_curve, read_curve
+from waveflow.training.curve import curve_table, draw_curve, read_curve
 
 
 def test_reads_one_figure_of_many(tmp_path):
@@ -29,3 +29,11 @@ def test_draws_whatever_there_is(tmp_path):
     assert not np.array_equal(pictures["whole"], pictures["no times"])
     draw_curve(tmp_path / "again.png", *curves["whole"], "CPU minutes")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+def test_the_table_has_a_line_for_each_validation():
+    train, validation = {10: 3.0, 20: 2.0, 30: 1.0}, {0: 8.0, 20: 2.6, 30: 2.5}
+    table = curve_table(train, validation, {}, {0: 0.0, 20: 1.25}, "CPU minutes").decode()
+    assert table == "step,CPU minutes,validation,training\n0,0,8,\n20,1.25,2.6,2.5\n30,,2.5,1\n"
+    table = curve_table(train, validation, {20: 91.5}, {}, "minutes").decode()
+    assert table.splitlines()[::2] == ['step,minutes,validation,training,"validation, nats"', "20,,2.6,2.5,91.5"]

@@ -1,4 +1,4 @@
-"""The training curve of a run of images as a picture."""
+"""The training curve of a run of images, as a table and as a picture."""
 
 import csv
 import io
@@ -16,6 +16,29 @@ def read_curve(metrics: Path, name: str) -> Curve:
     """A figure of ``logs/metrics.csv`` by its name, such as ``validate/bits_per_dim``."""
     with open(metrics, newline="") as file:
         return {int(row["step"]): float(row["value"]) for row in csv.DictReader(file) if row["name"] == name}
+
+
+def curve_table(train: Curve, validation: Curve, nats: Curve, minutes: Mapping[int, float], unit: str) -> bytes:
+    """A line of CSV for each validation: step, minutes, bits/dim of validation images and of training batches.
+
+    Args:
+        train: bits per dimension of training batches; a line has their mean since the line before.
+        validation: those of validation images.
+        nats: nats an image of validation images, in a column of its own; none where empty.
+        minutes: at the steps of ``validation``.
+        unit: of ``minutes``.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", unit, "validation", "training", *(["validation, nats"] if nats else [])])
+    before = -1
+    for step in sorted(validation):
+        batches = [bits for s, bits in train.items() if before < s <= step]
+        cells = [minutes.get(step), validation[step], sum(batches) / len(batches) if batches else None]
+        cells += [nats.get(step)] if nats else []
+        writer.writerow([step, *("" if cell is None else f"{cell:.5g}" for cell in cells)])
+        before = step
+    return text.getvalue().encode()
 
 
 def draw_curve(path: Path, train: Curve, validation: Curve, minutes: Mapping[int, float], unit: str) -> None:

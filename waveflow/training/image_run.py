@@ -14,6 +14,7 @@ from waveflow.evaluation.image_likelihood import image_likelihood_of
 from waveflow.images import image_grid, save_grid
 from waveflow.models import ImageFlow, ImageModel
 from waveflow.threads import use_threads
+from waveflow.training.best_model import BestModel
 from waveflow.training.config import TrainerConfig
 from waveflow.training.data_record import DataRecord, describe_data
 from waveflow.training.image_arguments import ImageArguments, ImageFlowArguments
@@ -91,6 +92,14 @@ class ImageRun:
         self.model = model(**fields)
 
         self._validation = some(self.images.validation, args.validate_images)
+        measured_on = {
+            "data": self.images.name,
+            "values": self.images.values,
+            "images": len(self._validation),
+            "seed": args.seed,
+        }
+        self._best = BestModel(self.trainer.folder.path / "best", measured_on)
+        self._figure = math.inf
         self._minutes = Minutes(self.trainer.folder.logs / "minutes.json", self.trainer.device)
         if self.trainer.rank == 0:
             self._say_data()
@@ -102,7 +111,8 @@ class ImageRun:
     ) -> TrainingState:
         """Train by an objective, as :meth:`waveflow.training.Trainer.fit` does; then test, draw and write down.
 
-        A new flow is first shown a bigger batch, from whose statistics layers that have them set their scales.
+        What is tested is the averaged model of the best validation, which ``best`` in the folder keeps. A new flow is
+        first shown a bigger batch, from whose statistics layers that have them set their scales.
 
         Raises:
             what ``Trainer.fit`` raises.
@@ -128,7 +138,8 @@ class ImageRun:
             if self.trainer.rank == 0:
                 self._minutes.save()
         if self.trainer.rank == 0:
-            report(self.trainer.folder, self.images, self._minutes, self.args, self.trainer.device, state.step)
+            device = self.trainer.device
+            report(self.trainer.folder, self._best, self.images, self._minutes, self.args, device, state.step)
         return state
 
     def _say_differences(self, record: DataRecord) -> None:
@@ -158,7 +169,9 @@ class ImageRun:
             with self._minutes.paused():
                 found = image_likelihood_of(model, self._validation, self.args.batch_size, self.args.seed)
         except FloatingPointError:  # no reason to lose the run
+            self._figure = math.inf
             return {"bits_per_dim": math.inf}
+        self._figure = found.bits_per_dim
         figures = {"bits_per_dim": found.bits_per_dim}
         return figures | {"negative_log_likelihood": -found.nats} if self.images.values == 2 else figures
 
@@ -166,6 +179,7 @@ class ImageRun:
         self._minutes.mark(log.step)
         with self._minutes.paused():
             self._minutes.save()
+            self._best.offer(log.step, self._figure, model.save_pretrained)
             try:
                 images = draw(model, self.args.samples, self.args.temperature, self.args.seed)
             except FloatingPointError as error:  # no reason to lose the run
