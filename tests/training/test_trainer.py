@@ -244,6 +244,61 @@ def test_too_many_bad_steps_in_a_row_stop_the_run_with_the_last_save_intact(tmp_
     assert state.step == 6
 
 
+def exploding(first, last, factor=3e6):
+    """The squared error plus 1, of which steps ``first`` to ``last``, counted from 1, tell a huge multiple."""
+
+    def objective(model, batch):
+        loss = squared_error(model, batch)["loss"] + 1
+        return {"loss": loss * (factor if first <= int(model.calls) <= last else 1)}
+
+    return objective
+
+
+@pytest.mark.parametrize("factor", [1e13, -1e13])
+def test_a_loss_that_explodes_is_warned_of_and_stops_the_run_with_the_last_save_intact(tmp_path, factor, caplog):
+    with pytest.raises(InputError, match="4 steps in a row had a loss beyond 1,000,000 times the first") as stopped:
+        train(tmp_path / "run", exploding(6, 99, factor), steps=20, save_every=4, max_bad_steps=4)
+    assert "step 9" in str(stopped.value) and "lower learning rate" in str(stopped.value)
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert "Regression diverges: its loss is" in warned and "at step 6" in warned
+    assert exported(tmp_path / "run")["calls"] == 4  # what was due at step 8 would have been no good
+    state, _, _ = train(tmp_path / "run", lambda model, batch: exploding(99, 99)(model, batch), steps=6, resume=True)
+    assert (state.step, state.exploded, state.bad_in_row) == (6, False, 0)
+
+
+def test_a_loss_that_comes_back_is_warned_of_and_taken_as_any_other(tmp_path, caplog):
+    """Steps of Adam hardly know the scale of a loss, so only the warnings say that there was something."""
+    state, _, _ = train(tmp_path / "run", exploding(6, 7), steps=12, max_bad_steps=3, save_every=3)
+    assert (state.step, state.skipped, state.bad_in_row, state.exploded) == (12, 0, 0, False)
+    assert len(caplog.records) == 1
+    assert exported(tmp_path / "run")["calls"] == 12
+    caplog.clear()
+    train(tmp_path / "high", lambda model, batch: {"loss": 1e13 * squared_error(model, batch)["loss"]}, steps=5)
+    train(tmp_path / "bad", exploding(6, 7, 1e4), steps=12)
+    assert not caplog.records
+
+
+def test_exploded_and_non_finite_steps_are_counted_together(tmp_path):
+    def objective(model, batch):
+        return {
+            "loss": squared_error(model, batch)["loss"] * {3: math.nan, 4: 1e13, 5: math.inf}.get(int(model.calls), 1)
+        }
+
+    with pytest.raises(InputError, match="3 steps in a row had a non-finite loss or gradient"):
+        train(tmp_path / "run", objective, steps=20, max_bad_steps=3)
+
+
+def test_a_run_that_explodes_is_the_same_in_two_pieces(tmp_path):
+    settings = {"objective": exploding(9, 13), "save_every": 5, "max_bad_steps": 6, "log_every": 4}
+    train(tmp_path / "straight", steps=20, **settings)
+    train(tmp_path / "pieces", steps=11, **settings)
+    train(tmp_path / "pieces", steps=20, resume=True, **settings)
+    assert files(tmp_path / "pieces") == files(tmp_path / "straight")
+    with pytest.raises(InputError, match="6 steps in a row"):
+        train(tmp_path / "stopped", steps=11, **settings | {"objective": exploding(9, 99)})
+        train(tmp_path / "stopped", steps=20, resume=True, **settings | {"objective": exploding(9, 99)})
+
+
 def test_logged_figures_are_means_over_the_interval(tmp_path):
     def objective(model, batch):
         return squared_error(model, batch) | {"call": model.calls.double()}

@@ -33,7 +33,8 @@ class TrainerConfig:
         save_every: Steps between checkpoints; 0 for one at the end only.
         validate_every: Steps between validations; 0 for one before and one after training only.
         log_every: Steps over which the logged training figures are averaged.
-        max_bad_steps: The run stops when this many steps in a row had a non-finite loss or gradient.
+        max_bad_steps: The run stops when this many steps in a row had a non-finite loss or gradient, or a loss a
+            million times the first one.
         prefetch: Batches that are prepared ahead by background threads; 0 for none.
 
     Raises:

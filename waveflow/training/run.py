@@ -1,6 +1,7 @@
 """One run of the training loop."""
 
 import dataclasses
+import logging
 import math
 import signal
 import time
@@ -26,6 +27,10 @@ from waveflow.training.state import TrainingState
 
 if TYPE_CHECKING:
     from waveflow.training.trainer import Trainer
+
+logger = logging.getLogger("waveflow")
+
+_EXPLODED = 1e6  # times the first loss, or 1, beyond which a finite one says that the run diverges
 
 # Purposes of random numbers, which set their streams apart.
 _TRAIN, _VALIDATE, _SAMPLE, _INITIALIZE = range(1, 5)
@@ -90,7 +95,9 @@ class Run:
                     if not stopping and state.validated != state.step and self._is_due(config.validate_every):
                         stopping = not self._evaluate()
                     done = stopping or state.step >= config.steps
-                    if saved != state.step and (done or (state.step and self._is_due(config.save_every))):
+                    # Weights that diverge are not saved over good ones, unless they are all there will be.
+                    due = state.step > 0 and self._is_due(config.save_every) and not state.exploded
+                    if saved != state.step and (done or due):
                         self.trainer.on_first(self._save)
                         if self.finish is not None and state.step >= config.steps:
                             self.trainer.on_first(self._finish)
@@ -123,28 +130,49 @@ class Run:
         figures, stopping = self._reduce(figures)
 
         # Judged by the means over all processes: all skip the step, or none.
-        if math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"]):
+        finite = math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"])
+        if finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             self.optimizer.step()
             self.ema.update()
             state.add(figures)
-            state.bad_in_row = 0
         else:
             state.skipped += 1
-            state.bad_in_row += 1
+        self._judge(figures["loss"], finite)
         means = state.means()
         if (state.step + 1) % config.log_every == 0:
             self._log_training(means)
         state.step += 1
         self.progress.advance({name: means[name] for name in self.show if name in means})
         if state.bad_in_row >= config.max_bad_steps:
+            trouble = "a non-finite loss or gradient"
+            if state.exploded:
+                trouble = f"a loss beyond {_EXPLODED:,.0f} times the first, {state.first_loss:.4g}"
             raise InputError(
-                f"{state.bad_in_row} steps in a row had a non-finite loss or gradient (step {state.step}: loss "
-                f"{figures['loss']:.4g}, gradient norm {figures['gradient_norm']:.4g}); what was last saved in "
-                f"{config.out} is intact: try a lower learning rate or a smaller clip norm"
+                f"{state.bad_in_row} steps in a row had {trouble} (step {state.step}: loss {figures['loss']:.4g}, "
+                f"gradient norm {figures['gradient_norm']:.4g}); what was last saved in {config.out} is intact: "
+                "try a lower learning rate or a smaller clip norm"
             )
         return stopping
+
+    def _judge(self, loss: float, finite: bool) -> None:
+        """Count a step that was skipped, or taken though its loss was beyond all measure: it may find back, or not."""
+        state = self.state
+        if finite and state.first_loss is None:
+            state.first_loss = loss
+        exploded = finite and abs(loss) > _EXPLODED * max(1.0, abs(state.first_loss))
+        if exploded and not state.exploded and self.trainer.rank == 0:
+            logger.warning(
+                "%s diverges: its loss is %.4g at step %d, and was %.4g at first; %d such steps in a row end the run",
+                type(self.model).__name__,
+                loss,
+                state.step + 1,
+                state.first_loss,
+                self.config.max_bad_steps,
+            )
+        state.exploded = exploded
+        state.bad_in_row = state.bad_in_row + 1 if exploded or not finite else 0
 
     def _reduce(self, figures: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
         """Means over all processes, and whether any of them was sent a signal: one collective call, one copy to CPU."""

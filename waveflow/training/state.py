@@ -10,7 +10,9 @@ class TrainingState:
     Attributes:
         step: steps done, the skipped ones included.
         skipped: steps skipped for a non-finite loss or gradient.
-        bad_in_row: how many of them lie directly behind.
+        bad_in_row: how many steps lie directly behind that were skipped, or whose loss had exploded.
+        first_loss: the first finite loss, which tells an exploded one; None before any.
+        exploded: whether the loss of the last step had.
         before: figures of the first validation, usually before any training.
         after: figures of the last one.
         validated: step of the last validation that was due, -1 before any.
@@ -21,6 +23,8 @@ class TrainingState:
     step: int = 0
     skipped: int = 0
     bad_in_row: int = 0
+    first_loss: float | None = None
+    exploded: bool = False
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     validated: int = -1

@@ -104,7 +104,7 @@ class Trainer:
         Raises:
             Interrupted: on SIGINT or SIGTERM, after saving; a ``SystemExit`` with the code 130 or 143.
             InputError: if the checkpoint does not fit, the disk is too small, or too many steps in a row were
-                not finite.
+                not finite, or beyond a million times the first loss (or 1, if that is more).
             OSError: if a save failed; the save before is intact.
         """
         return Run(self, model, objective, batches, validate, sample, initialize, finish, optimizer, show).loop()
