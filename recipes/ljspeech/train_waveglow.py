@@ -2,18 +2,29 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.distributions import speech_likelihood
 from waveflow.models import WaveGlow
-from waveflow.training.speech_arguments import SpeechArguments
+from waveflow.training.speech_arguments import VocoderArguments
 from waveflow.training.speech_run import SpeechRun
+
+# How each preset is trained, unless --learning-rate says otherwise.
+SHARED = {"betas": (0.9, 0.99), "warmup_steps": 50, "decay_after": 2000, "clip_norm": 100.0}
+TRAINING = {
+    "tiny": {"learning_rate": 4e-3, **SHARED},
+    "small": {"learning_rate": 4e-3, **SHARED},
+    "squeeze": {"learning_rate": 4e-3, **SHARED},
+    "ljspeech": {"learning_rate": 1e-4, **SHARED},
+    "ljspeech-64": {"learning_rate": 1e-4, **SHARED},
+    "ljspeech-512": {"learning_rate": 1e-4, **SHARED},
+}
 
 
 @dataclass(frozen=True)
-class Arguments(SpeechArguments):
+class Arguments(VocoderArguments):
     """Train WaveGlow on speech; without any flag, a small one on the clips that ship, in minutes on a CPU.
 
     Args:
@@ -28,17 +39,12 @@ class Arguments(SpeechArguments):
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
-    if args.learning_rate is None:
-        args = replace(args, learning_rate=1e-4 if args.preset.startswith("ljspeech") else 4e-3)
     run = SpeechRun(
         args,
         WaveGlow,
         out=args.out or default_out(f"waveglow-{args.preset}", args.resume),
         fields={"memory": args.memory},
-        betas=(0.9, 0.99),
-        warmup_steps=50,
-        decay_after=2000,
-        clip_norm=100.0,
+        **args.training_of(TRAINING),
     )
     run.fit(speech_likelihood, initialize=run.model.config.actnorm)
 

@@ -1,7 +1,8 @@
 """The flags of recipes of vocoders: one word for one thing in all of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from waveflow.errors import InputError
 
@@ -52,3 +53,28 @@ class SpeechArguments:
     def __post_init__(self):
         if self.validate_clips < 0:
             raise InputError(f"--validate-clips expects 0 or more, got {self.validate_clips}")
+
+
+@dataclass(frozen=True)
+class VocoderArguments(SpeechArguments):
+    """Train a vocoder of one's own making.
+
+    Args:
+        fields: Fields of the preset to be replaced, as in --fields.whiten false; a wrong one lists them all.
+    """
+
+    fields: dict[str, Any] | None = None
+
+    def training_of(self, presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """How the preset is trained, with the learning rate of ``--learning-rate`` where that is given.
+
+        Args:
+            presets: fields of :class:`~waveflow.training.TrainerConfig` by preset.
+
+        Raises:
+            InputError: for a preset that is not among them.
+        """
+        if self.preset not in presets:
+            raise InputError(f"--preset expects one of {', '.join(presets)}, got {self.preset!r}")
+        given = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        return {**presets[self.preset], **given}

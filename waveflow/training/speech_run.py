@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
+from waveflow.audio import MelConfig, MelSpectrogram, mel_image, mel_picture, read_mel_config, write_audio
 from waveflow.data import (
     Batches,
     SpeechItem,
@@ -25,7 +25,7 @@ from waveflow.models import VocoderModel, read_config
 from waveflow.threads import use_threads
 from waveflow.training.config import TrainerConfig
 from waveflow.training.run_log import RunLog
-from waveflow.training.speech_arguments import SpeechArguments
+from waveflow.training.speech_arguments import VocoderArguments
 from waveflow.training.state import TrainingState
 from waveflow.training.trainer import Trainer
 
@@ -37,7 +37,6 @@ SAMPLES = Path(__file__).parents[2] / "samples" / "speech"
 _SHARED = (
     "steps",
     "batch_size",
-    "learning_rate",
     "device",
     "precision",
     "seed",
@@ -45,6 +44,10 @@ _SHARED = (
     "validate_every",
     "save_every",
 )
+_FROM_THE_RUN = {
+    "temperature": "is chosen at the end of the training",
+    "speakers": "would need recordings that say who speaks",
+}
 _HEARD = 2  # held-out clips that are copied along training
 _FIRST_BATCH = 16  # segments for the statistics that scales are set from
 _FEW = 4  # training clips that choose the temperature
@@ -55,14 +58,14 @@ class SpeechRun:
     """One run of a recipe of a vocoder. What the flags get wrong is said before anything is made.
 
     Args:
-        args: the flags, the learning rate among them.
+        args: the flags.
         model: class of the model.
         out: folder of the run.
-        fields: fields of the preset to be replaced.
+        fields: fields of the preset to be replaced; those of ``args`` come last.
         heard_seconds: how much of a clip is synthesised, at validations and to choose the temperature; None for
             all of it. For models that make one sample after the other.
         temperatures: to choose the default of the trained model from.
-        settings: fields of :class:`~waveflow.training.TrainerConfig` that are no flags.
+        settings: fields of :class:`~waveflow.training.TrainerConfig` that are no flags, and the learning rate.
 
     Attributes:
         trainer: the :class:`~waveflow.training.Trainer`.
@@ -75,7 +78,7 @@ class SpeechRun:
 
     def __init__(
         self,
-        args: SpeechArguments,
+        args: VocoderArguments,
         model: type[VocoderModel],
         out: str | os.PathLike,
         fields: Mapping[str, Any] | None = None,
@@ -85,13 +88,15 @@ class SpeechRun:
     ):
         if args.preset not in model.PRESETS:
             raise InputError(f"--preset expects one of {', '.join(model.PRESETS)}, got {args.preset!r}")
+        fields = {**model.PRESETS[args.preset], **(fields or {}), **_given(args.fields or {})}
+        model.make_config(**fields)  # a wrong field is said before anything is made
         use_threads(args.threads)
         data = Path(args.data or SAMPLES)
         if not args.download:
-            find_clips(data)  # a wrong --data is said before anything is made
+            find_clips(data)  # and so is a wrong --data
         self.args, self._temperatures = args, temperatures
         self.trainer = Trainer(TrainerConfig(out=out, **settings, **{name: getattr(args, name) for name in _SHARED}))
-        self.model = model.from_preset(args.preset, **fields or {})
+        self.model = model(**fields)
         config, group = self.model.mel_config, self.model.group
         if args.segment % group:
             raise InputError(f"--segment expects a multiple of {group} for {args.preset}, got {args.segment}")
@@ -209,3 +214,14 @@ class SpeechRun:
         )
         print(f"model: {out}   figures and sounds: tensorboard --logdir {out / 'logs'}")
         print(f"listen to {out / 'samples' / f'{name}-generated.wav'} (real: {name}-real.wav, mels: {name}.png)")
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--fields`` gives, with a mel that is named or written out."""
+    for name, reason in _FROM_THE_RUN.items():
+        if name in fields:
+            raise InputError(f"--fields expects no {name}, which {reason}")
+    mel = fields.get("mel")
+    if isinstance(mel, str):
+        return {**fields, "mel": read_mel_config(mel)}
+    return {**fields, "mel": MelConfig.from_dict(mel)} if isinstance(mel, Mapping) else dict(fields)
