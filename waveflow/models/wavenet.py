@@ -139,7 +139,7 @@ class WaveNet(VocoderModel):
     }
     config: WaveNetConfig
     group = 1
-    exact = True  # with a discrete head too: a density that is the same all over a cell of values
+    exact = True  # with a discrete head too, of the waveform as it is given: a density that is even within each cell
 
     def build(self) -> None:
         c = self.config
