@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("waveflow")
 
 _EXPLODED = 1e6  # times the first loss, or 1, beyond which a finite one says that the run diverges
+_QUIET = 100  # steps from one such warning to the next
 
 # Purposes of random numbers, which set their streams apart.
 _TRAIN, _VALIDATE, _SAMPLE, _INITIALIZE = range(1, 5)
@@ -59,6 +60,7 @@ class Run:
         self.model, self.objective, self.batches = model, objective, self._own_share(batches)
         self.validate, self.sample, self.finish, self.show = validate, sample, finish, show
         self.state = TrainingState()
+        self.warned = -_QUIET
         self._check_arguments()
 
         self.dtype = torch.float64 if self.config.precision == "64-true" else None
@@ -162,7 +164,8 @@ class Run:
         if finite and state.first_loss is None:
             state.first_loss = loss
         exploded = finite and abs(loss) > _EXPLODED * max(1.0, abs(state.first_loss))
-        if exploded and not state.exploded and self.trainer.rank == 0:
+        if exploded and state.step >= self.warned + _QUIET and self.trainer.rank == 0:
+            self.warned = state.step
             logger.warning(
                 "%s diverges: its loss is %.4g at step %d, and was %.4g at first; %d such steps in a row end the run",
                 type(self.model).__name__,
