@@ -7,7 +7,8 @@ from waveflow.errors import InputError
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 """A folder for each, named as the model is, and a file that names the best."""
 
-_BEST = "best.txt"
+BEST = "best.txt"
+"""Names the one that is used where none is named."""
 
 
 def shipped_models() -> list[str]:
@@ -28,7 +29,7 @@ def best_vocoder() -> str:
     """
     names = shipped_models()
     try:
-        name = (SHIPPED / _BEST).read_text().strip()
+        name = (SHIPPED / BEST).read_text().strip()
     except FileNotFoundError:
         name = names[0] if names else None
     if name is None:
@@ -37,5 +38,5 @@ def best_vocoder() -> str:
             "recipes/ljspeech/train_waveglow.py leaves"
         )
     if name not in names:
-        raise InputError(f"{SHIPPED / _BEST}: names {name!r}, shipped are {', '.join(names) or 'none'}")
+        raise InputError(f"{SHIPPED / BEST}: names {name!r}, shipped are {', '.join(names) or 'none'}")
     return name
