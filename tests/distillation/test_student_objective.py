@@ -1,9 +1,12 @@
 """The loss of students of sound, term by term."""
 
+import math
+
 import pytest
 import torch
 
 from waveflow.audio import MelConfig
+from waveflow.bijectors import LOG_SCALES
 from waveflow.distillation import (
     StudentObjective,
     TermWeights,
@@ -254,3 +257,46 @@ def test_bad_settings_are_refused():
     with pytest.raises(InputError, match="at least 2 mels, got 1"):
         weights = TermWeights(power=0.0, contrastive=0.3)
         StudentObjective(teacher, student, weights)(VocoderStudent(student), batch_of(mels(1), 64))
+
+
+class LinearStack(torch.nn.Module):
+    """Mean sum_k taps[k] x_{t - 1 - k} and one raw scale, in the place of a stack."""
+
+    def __init__(self, taps, raw):
+        super().__init__()
+        self.register_buffer("taps", torch.tensor(taps, dtype=torch.float64).flip(0)[None, None])
+        self.raw = raw
+
+    def forward(self, x, context=None):
+        before = torch.nn.functional.pad(x, (self.taps.shape[-1], 0))[..., :-1]
+        mean = torch.nn.functional.conv1d(before, self.taps)
+        return torch.stack([mean, torch.full_like(mean, self.raw)], 1)
+
+
+def linear_pair(a=0.8, samples=32, delay=0):
+    """x_t = a x_{t-1} + sigma e_t as teacher; as student white noise scaled by one flow and filtered by the other."""
+    teacher, student = (model.double() for model in pair())
+    raw = -0.7
+    log_std = LOG_SCALES[teacher.layers.bijector.univariate.scale](torch.tensor(raw, dtype=torch.float64)).item()
+    teacher.layers.bijector.conditioner = LinearStack([a], raw)
+    first, second = student.flows()
+    first.conditioner = LinearStack([0.0], 5 * math.atanh(log_std / 5))
+    second.conditioner = LinearStack([0.0] * delay + [a ** (k + 1) for k in range(samples)], 0.0)
+    return teacher, student
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_student_that_is_its_linear_teacher_has_no_divergence(delay):
+    """What an autoregression says of x_t is what its impulse response says of z_t: none a sample late or early."""
+    teacher, student = linear_pair(delay=delay)
+    mel = mels(2, 2).double()
+    with torch.no_grad():
+        moments = VocoderStudent(student)(mel, 32, torch.Generator().manual_seed(0)).moments
+        kl, penalty = StudentObjective(teacher, student, ONLY_KL).divergence(moments, mel)
+        naive = reverse_kl(student.flow, teacher.flow, mel, 3)
+    if delay:
+        assert kl.mean() > 0.1 and naive.mean() > 0.1 * 32
+    else:
+        assert kl.abs().max() < 1e-12 and penalty.abs().max() < 1e-12 and naive.abs().max() < 1e-10
+        expected = 0.8 * torch.nn.functional.pad(moments.x, (1, 0))[..., :-1]
+        torch.testing.assert_close(moments.location, expected)
