@@ -106,7 +106,8 @@ class ParallelWaveNet(VocoderModel):
     :meth:`from_teacher`:
 
     - ``clarinet``: six Gaussian flows of 10 layers, 64 channels.
-    - ``parallel-wavenet``: four logistic flows of 10, 10, 10 and 30 layers, 64 channels.
+    - ``parallel-wavenet``: four logistic flows of 10, 10, 10 and 30 layers, 64 channels; unlike the paper's, their
+      layers have skip connections.
     - ``small``: four flows of 6 layers, 32 channels, whitened.
     - ``tiny``: three of them with 24 channels, for runs of minutes on a CPU.
 
