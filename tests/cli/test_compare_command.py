@@ -5,6 +5,7 @@ import html.parser
 import json
 import signal
 import urllib.parse
+import weakref
 
 import pytest
 import soundfile
@@ -279,7 +280,7 @@ def test_interrupted_it_leaves_what_was_measured(compare, models, tmp_path, sign
     code, said, errors = compare("--models", *models, "--clips", 2)
     assert code == 130 and "Traceback" not in errors
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    assert "interrupted: what is written is about 1 of 3 models" in errors
+    assert "interrupted: what is written is about 1 of 3 models" in errors and "3 of 3: " not in errors
     out = tmp_path / "out"
     figures = json.loads((out / "compare.json").read_text())["models"]
     assert [entry["name"] for entry in figures if "nats_per_sample" in entry] == ["a-glow"]
@@ -299,6 +300,30 @@ def test_interrupted_before_the_first_is_done_it_says_so(compare, models, tmp_pa
     code, said, errors = compare("--models", *models, "--clips", 2)
     assert (code, said) == (130, "") and "before a model was measured" in errors
     assert not {"table.md", "compare.json", "index.html"} & {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_interrupted_among_the_recordings_it_says_so(compare, models, monkeypatch):
+    monkeypatch.setattr(compare_command, "ceiling", lambda data: signal.raise_signal(signal.SIGINT))
+    code, said, errors = compare("--models", models[0], "--clips", 1)
+    assert (code, said) == (130, "") and "before a model was measured" in errors and "Traceback" not in errors
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_lost_counts_from_the_next_clip_on(compare, models, monkeypatch):
+    calls, vocode = [], WaveGlow.vocode
+
+    def deaf(self, *arguments, **more):
+        calls.append(self)
+        if len(calls) == 5:  # the first clip of the second model
+            mortal = {0}
+            watcher = weakref.ref(mortal, lambda _: signal.raise_signal(signal.SIGINT))
+            del mortal
+            assert watcher() is None
+        return vocode(self, *arguments, **more)
+
+    monkeypatch.setattr(WaveGlow, "vocode", deaf)
+    code, _, errors = compare("--models", *models, "--clips", 2)
+    assert code == 130 and "about 1 of 3 models" in errors and len(calls) == 5
 
 
 def test_a_bar_counts_clips(compare, models, monkeypatch):

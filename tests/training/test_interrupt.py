@@ -1,5 +1,6 @@
 import signal
 import threading
+import weakref
 
 import pytest
 
@@ -52,6 +53,25 @@ def test_abandonable_call_gives_its_result_or_none():
         assert watch.abandonable(interrupted) is None
         assert watch.abandonable(lambda: reached.append("never")) is None
     assert not reached
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_wish_that_python_lost_is_heeded_later():
+    reached = []
+
+    def deaf():
+        mortal = InterruptWatch()
+        watcher = weakref.ref(mortal, lambda _: signal.raise_signal(signal.SIGTERM))
+        del mortal
+        reached.append(watcher() is None)
+        watch.heed()
+        reached.append("never")
+
+    with InterruptWatch() as watch:
+        watch.heed()
+        assert watch.abandonable(deaf) is None and watch.signum == signal.SIGTERM
+        watch.heed()  # nothing is left to abandon
+    assert reached == [True]
 
 
 def test_works_outside_the_main_thread():

@@ -108,15 +108,20 @@ def run(options: argparse.Namespace) -> None:
         InterruptWatch("stopping: what was measured so far is written ...") as watch,
         tqdm(total=total, unit=" clips", disable=None) as bar,
     ):
+
+        def advance() -> None:
+            bar.update()
+            watch.heed()
+
         bar.set_description(RECORDINGS)
-        stage = watch.abandonable(lambda: _Stage(out, first, clips, bar.update))
+        stage = watch.abandonable(lambda: _Stage(out, first, clips, advance))
         for index, name in enumerate(sources):
             if watch.signum:
                 break
             bar.set_description(name)
             _say(f"{index + 1} of {len(sources)}: {name}")
             before = bar.n
-            keep = stage.folder(name, bar.update)
+            keep = stage.folder(name, advance)
             measure = partial(_measure, models.pop(name), data[configs[name]], options, device, asked[name], keep)
             try:
                 contestants[index] = replace(contestants[index], report=watch.abandonable(measure))

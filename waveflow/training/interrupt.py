@@ -69,6 +69,15 @@ class InterruptWatch:
         finally:
             self._abandonable = False
 
+    def heed(self) -> None:
+        """Leave an abandonable call here, where a signal came and the call went on.
+
+        Python loses what a handler raises in the middle of a destructor or of the callback of a weak reference, so
+        long work asks now and then.
+        """
+        if self.signum and self._abandonable:
+            raise _Abandoned
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.signum:
             self.signum = signum
