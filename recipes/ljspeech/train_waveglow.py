@@ -16,7 +16,7 @@ SHARED = {"betas": (0.9, 0.99), "warmup_steps": 50, "decay_after": 2000, "clip_n
 TRAINING = {
     "tiny": {"learning_rate": 4e-3, **SHARED},
     "small": {"learning_rate": 4e-3, **SHARED},
-    "squeeze": {"learning_rate": 4e-3, **SHARED},
+    "squeeze": {"learning_rate": 1e-3, **SHARED},  # 4e-3 explodes within 120 steps
     "ljspeech": {"learning_rate": 1e-4, **SHARED},
     "ljspeech-64": {"learning_rate": 1e-4, **SHARED},
     "ljspeech-512": {"learning_rate": 1e-4, **SHARED},
@@ -29,7 +29,8 @@ class Arguments(VocoderArguments):
 
     Args:
         preset: Size of the model: tiny, small, squeeze, ljspeech, ljspeech-64 or ljspeech-512.
-        learning_rate: Learning rate of Adam, after a linear warm-up (default: 4e-3, for the ljspeech presets 1e-4).
+        learning_rate: Learning rate of Adam, after a linear warm-up (default: 4e-3, for squeeze 1e-3,
+            for the ljspeech presets 1e-4).
         memory: invert rebuilds activations in the backward pass: less memory, more work.
         out: Folder of the run (default: runs/waveglow-PRESET, with a number where that holds one).
     """
