@@ -2,7 +2,6 @@
 
     python benchmarks/student.py synthesis     # CPU seconds per second of audio; ratios to the peer and to the teacher
     python benchmarks/student.py training      # CPU seconds of a step, student and teacher, 16,000 samples
-    python benchmarks/student.py gpu           # samples per second of teacher and student on a CUDA device
 
 One thread, random weights. CPU seconds are the process's own time, the least of several turns in which all variants see
 the same neighbours. Teachers draw by the compiled loop.
@@ -106,33 +105,13 @@ def training(repeats):
         print(f"{name:36}{seconds:8.2f}{found['plain peer'] / seconds:13.2f}")
 
 
-def gpu(repeats):
-    mel = mel_of(4 * FRAMES).cuda()
-    for student, teacher in TEACHERS.items():
-        rates = {}
-        for name, model, dtype in (
-            ("teacher", WaveNet.from_preset(teacher), torch.float32),
-            ("student", ParallelWaveNet.from_preset(student), torch.float32),
-            ("student, bfloat16", ParallelWaveNet.from_preset(student), torch.bfloat16),
-        ):
-            fast = perturb(model).for_inference(dtype).cuda()
-            for _ in range(repeats):
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-                samples = fast.vocode(mel).numel()
-                torch.cuda.synchronize()
-                rates[name] = max(rates.get(name, 0.0), samples / (time.perf_counter() - start))
-        for name, rate in rates.items():
-            print(f"{student} of {teacher}, {name:20}{rate:14,.0f} samples/s{rate / rates['teacher']:10.0f} x teacher")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["synthesis", "training", "gpu"])
+    parser.add_argument("what", choices=["synthesis", "training"])
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    {"synthesis": synthesis, "training": training, "gpu": gpu}[arguments.what](arguments.repeats)
+    {"synthesis": synthesis, "training": training}[arguments.what](arguments.repeats)
 
 
 if __name__ == "__main__":

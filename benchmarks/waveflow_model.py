@@ -1,9 +1,8 @@
-"""WaveFlow: synthesis and a training step on one CPU thread, beside a plain peer in the same run; a GPU's speed.
+"""WaveFlow: synthesis and a training step on one CPU thread, beside a plain peer in the same run.
 
     python benchmarks/waveflow_model.py synthesis  # CPU seconds per second of audio, and the ratio to the peer
     python benchmarks/waveflow_model.py training    # CPU seconds of a step of 16,000 samples, and the ratio to the peer
     python benchmarks/waveflow_model.py inverse     # max |x - f^-1(f(x))| of the whole model in float32
-    python benchmarks/waveflow_model.py gpu         # times real time of WaveFlow and WaveGlow on a CUDA device
 
 CPU seconds are the process's own time, peer and ours measured by turns, the least of several runs: neighbours on the
 machine can only add to it.
@@ -11,12 +10,11 @@ machine can only add to it.
 
 import argparse
 import time
-from functools import partial
 
 import torch
 from plain_waveflow import PlainWaveFlow
 
-from waveflow.models import WaveFlow, WaveGlow
+from waveflow.models import WaveFlow
 
 RATE, HOP = 22050, 256
 FRAMES = 86  # 22,016 samples: a second
@@ -38,9 +36,8 @@ def by_turns(variants, repeats):
 def perturb(model, std=0.02):
     """Away from the start, where flows do nothing."""
     generator = torch.Generator().manual_seed(0)
-    flows = model.flows() if isinstance(model, WaveFlow) else model.couplings()
     with torch.no_grad():
-        for flow in flows:
+        for flow in model.flows():
             weight = flow.conditioner.output.weight
             weight.copy_(std * torch.randn(weight.shape, generator=generator))
     return model
@@ -106,63 +103,9 @@ def inverse(repeats):
         print(f"{preset:12}{model.flow.inverse_error(waveform[:, None], mel_of(256)).item():.1e}")
 
 
-def captured(layers, z, mel):
-    """The synthesis of one length as a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            layers.inverse(z, mel)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        layers.inverse(z, mel)
-    return graph.replay
-
-
-@torch.no_grad()
-def gpu(repeats):
-    if not torch.cuda.is_available():
-        print("no CUDA device here")
-        return
-    print(torch.cuda.get_device_name())
-    print(f"{'times real time':44}" + "".join(f"{s:>9} s" for s in (0.5, 2, 10)))
-    for model in (WaveFlow.from_preset("ljspeech-64"), WaveGlow.from_preset("ljspeech")):
-        model = perturb(model).cuda()
-        for dtype in (torch.float32, torch.bfloat16):
-            for compiled in (False, True):
-                fast = model.for_inference(dtype, compile=compiled)
-                for graph in (False, True):
-                    row = []
-                    for seconds in (0.5, 2, 10):
-                        frames = round(seconds * RATE / HOP)
-                        mel, z = mel_of(frames).cuda(), noise(1, *model.latent_shape(frames)).cuda()
-                        try:
-                            call = captured(fast.layers, z, mel) if graph else partial(fast.layers.inverse, z, mel)
-                            row.append(f"{frames * HOP / RATE / wall_seconds(call, repeats):10.1f}x")
-                        except RuntimeError as error:
-                            row.append("     failed")
-                            print(str(error).splitlines()[0])
-                    options = ("compiled, " if compiled else "") + ("CUDA graph" if graph else "eager")
-                    print(f"{type(model).__name__ + ', ' + str(dtype)[6:] + ', ' + options:44}" + "".join(row))
-
-
-def wall_seconds(call, repeats):
-    for _ in range(3):
-        call()
-    times = []
-    for _ in range(max(5, repeats)):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = {"synthesis": synthesis, "training": training, "inverse": inverse, "gpu": gpu}
+    what = {"synthesis": synthesis, "training": training, "inverse": inverse}
     parser.add_argument("what", choices=what)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()

@@ -1,8 +1,7 @@
-"""WaveNet sampled on a CPU in every way, beside a plain peer in the same run; a training step; samplers on a GPU.
+"""WaveNet sampled on a CPU in every way, beside a plain peer in the same run; a training step.
 
     python benchmarks/wavenet.py sampling      # samples per CPU second of each sampler, and the ratio to the peer
     python benchmarks/wavenet.py training      # CPU seconds of a likelihood of 16,000 samples and its gradients
-    python benchmarks/wavenet.py gpu           # samples per second on a CUDA device
 
 One thread, float32, random weights. The samplers take turns, so that all see the same neighbours on the machine, and
 the best turn of each counts. A rate is of all utterances of a batch together. "weights": what the kernel has to read of
@@ -106,23 +105,6 @@ def training(presets: list[str], turns: int) -> None:
 
 
 @torch.no_grad()
-def gpu(presets: list[str]) -> None:
-    print(f"{torch.cuda.get_device_name()}: {'samples per second':24}{'batch':>6}{'rate':>10}", flush=True)
-    for preset in presets:
-        model = random_model(preset).cuda()
-        for batch in (1, 32):
-            for method, frames in (("incremental", 4), ("graph", 40)):
-                mel = torch.randn(batch, 80, frames, device="cuda") - 5
-                model.vocode(mel, method=method)
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-                model.vocode(mel, method=method)
-                torch.cuda.synchronize()
-                rate = batch * frames * model.config.mel.hop_length / (time.perf_counter() - start)
-                print(f"{preset + ', ' + method:24}{batch:6}{rate:10.0f}", flush=True)
-
-
-@torch.no_grad()
 def random_model(preset: str, **fields) -> WaveNet:
     """Away from the start, where every sample has the same distribution."""
     model = WaveNet.from_preset(preset, **fields)
@@ -153,7 +135,7 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["sampling", "training", "gpu"])
+    parser.add_argument("what", choices=["sampling", "training"])
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=PRESETS)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--turns", type=int, default=5)
@@ -161,10 +143,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.what == "sampling":
         sampling(arguments.presets, arguments.batches, arguments.turns)
-    elif arguments.what == "training":
-        training(arguments.presets, arguments.turns)
     else:
-        gpu(arguments.presets)
+        training(arguments.presets, arguments.turns)
 
 
 if __name__ == "__main__":
