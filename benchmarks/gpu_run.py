@@ -1,0 +1,179 @@
+"""All that wants a GPU, in one command of limited time: tests, benchmark, and training with what is left of it.
+
+    python benchmarks/gpu_run.py --out results --minutes 10 \\
+        --train 'recipes/ljspeech/train_waveglow.py --data DIR --preset small --precision bf16-mixed --batch-size 32'
+    python benchmarks/gpu_run.py --out more --start results --minutes 10 --train '...'    # goes on, there or elsewhere
+
+In --out, as it comes: tests.txt, gpu.csv, gpu.md, and the state of the training in files of --part-megabytes, packed
+anew at every checkpoint, so that whatever ends the process loses little. With --start a later call takes up the
+benchmark and the training where the files say; the run's own folder (--run), where it is still there, comes first.
+"""
+
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import environ
+from pathlib import Path
+from typing import Literal
+
+from waveflow.cli import parse_arguments, run_command
+from waveflow.errors import InputError
+from waveflow.training.packed_state import pack_state, unpack_state
+from waveflow.training.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+POLL = 2.0  # seconds between looks for a new checkpoint
+TO_STOP = 60.0  # seconds that a training is given to save itself
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Run tests, benchmark and training on a GPU for so many minutes.
+
+    Args:
+        out: Folder for what comes of it.
+        minutes: For all of it.
+        start: --out of an earlier call, to go on from.
+        tests_minutes: For the tests marked gpu, at most; 0 for none.
+        benchmark_minutes: For benchmarks/gpu.py, at most; 0 for none.
+        train: Recipe and flags, but for --out, --steps, --device and --resume; empty for no training.
+        steps: Of the training, if time lasts.
+        run: Folder of the training.
+        light: Keep only the averaged weights of the training.
+        part_megabytes: Size of a file of the training's state.
+        device: cpu with --tiny rehearses it.
+        tiny: The benchmark's small models.
+    """
+
+    out: str = "results"
+    minutes: float = 10.0
+    start: str | None = None
+    tests_minutes: float = 2.0
+    benchmark_minutes: float = 4.0
+    train: str = ""
+    steps: int = 1_000_000
+    run: str = "runs/gpu-run"
+    light: bool = False
+    part_megabytes: float = 15.0
+    device: Literal["cuda", "cpu"] = "cuda"
+    tiny: bool = False
+
+    def __post_init__(self):
+        for name in ("minutes", "part_megabytes"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--{name.replace('_', '-')} expects a positive number, got {getattr(self, name)}")
+        if self.train and not (ROOT / shlex.split(self.train)[0]).is_file():
+            raise InputError(f"--train expects a recipe and its flags, found no {shlex.split(self.train)[0]}")
+        if self.start is not None and not Path(self.start).is_dir():
+            raise InputError(f"--start {self.start}: no such folder")
+
+
+class Clock:
+    """Time that is left.
+
+    Args:
+        minutes: in all.
+    """
+
+    def __init__(self, minutes: float):
+        self._end = time.monotonic() + 60 * minutes
+
+    def left(self) -> float:
+        """Seconds, 0 or more."""
+        return max(0.0, self._end - time.monotonic())
+
+
+def python(*words: object) -> list[str]:
+    return [sys.executable, "-u", *map(str, words)]
+
+
+def surroundings() -> dict[str, str]:
+    """The environment, with this repository's package."""
+    return environ | {"PYTHONPATH": ":".join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))}
+
+
+def test(args: Arguments, out: Path, clock: Clock) -> None:
+    """The tests marked gpu; what they print goes to tests.txt."""
+    words = python("-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider", ROOT / "tests")
+    with open(out / "tests.txt", "w") as file:
+        try:
+            limit = min(60 * args.tests_minutes, clock.left())
+            done = subprocess.run(words, cwd=ROOT, env=surroundings(), stdout=file, stderr=file, timeout=limit)
+            said = f"exit code {done.returncode}"
+        except subprocess.TimeoutExpired:
+            said = f"stopped after {args.tests_minutes:g} minutes"
+        file.write(f"{said}\n")
+    print(f"tests: {said}", flush=True)
+
+
+def measure(args: Arguments, out: Path, clock: Clock) -> None:
+    """benchmarks/gpu.py, going on where an earlier one was."""
+    for name in ("gpu.csv", "gpu.md") if args.start else ():
+        if (Path(args.start) / name).exists() and not (out / name).exists():
+            shutil.copyfile(Path(args.start) / name, out / name)
+    minutes = min(args.benchmark_minutes, clock.left() / 60)
+    words = ["--out", out, "--device", args.device, "--minutes", minutes, "--resume", *(["--tiny"] * args.tiny)]
+    try:
+        # its own limit is looked at between figures; one that takes long is cut off
+        subprocess.run(python(ROOT / "benchmarks" / "gpu.py", *words), env=surroundings(), timeout=60 * minutes + 30)
+    except subprocess.TimeoutExpired:
+        print("benchmark: cut off", flush=True)
+
+
+def train(args: Arguments, out: Path, clock: Clock) -> None:
+    """A recipe until the time is over, its state packed at every checkpoint."""
+    run = RunFolder(args.run)
+    if not any(run.checkpoints.glob("step-*")) and args.start and (Path(args.start) / "state.json").exists():
+        print(f"training: from step {unpack_state(Path(args.start), run)} of {args.start}", flush=True)
+    resume = any(run.checkpoints.glob("step-*"))
+    recipe, *flags = shlex.split(args.train)
+    words = [*flags, "--out", run.path, "--steps", args.steps, "--device", args.device, *(["--resume"] * resume)]
+    process = subprocess.Popen(python(ROOT / recipe, *words), env=surroundings())
+    packed = None
+    try:
+        while process.poll() is None and clock.left() > TO_STOP:
+            time.sleep(min(POLL, clock.left()))
+            packed = keep(run, args, out, packed)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)  # saves before it leaves
+            try:
+                process.wait(TO_STOP)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        keep(run, args, out, packed)
+    if process.returncode not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):  # the last: before its first step
+        raise InputError(f"the training ended with exit code {process.returncode}; it says above why")
+
+
+def keep(run: RunFolder, args: Arguments, out: Path, packed: str | None) -> str | None:
+    """Pack the newest checkpoint, unless it is the one that was packed last; its name."""
+    newest = max((path.name for path in run.checkpoints.glob("step-*.safetensors")), default=None)
+    if newest is not None and newest != packed:
+        step = pack_state(run, out, round(1e6 * args.part_megabytes), args.light)
+        print(f"training: step {step} is in {out}", flush=True)
+    return newest
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(Arguments, argv)
+    clock, out = Clock(args.minutes), Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if args.tests_minutes > 0:
+        test(args, out, clock)
+    if args.benchmark_minutes > 0:
+        measure(args, out, clock)
+    if args.train and clock.left() > TO_STOP:
+        train(args, out, clock)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    print(f"{out}: {', '.join(sorted(file.name for file in out.iterdir()))}; {size / 1e6:.1f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, "gpu_run.py"))

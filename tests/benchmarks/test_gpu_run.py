@@ -1,0 +1,89 @@
+"""The run of limited time, rehearsed on a CPU with a training of a few steps."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from waveflow.cli import run_command
+
+ROOT = Path(__file__).parents[2]
+TRAIN = (
+    "recipes/ljspeech/train_waveglow.py --segment 1024 --batch-size 1 --validate-every 0 --validate-clips 1 "
+    f"--save-every 2 --data {ROOT / 'samples' / 'speech'}"
+)
+
+
+@pytest.fixture
+def gpu_run(monkeypatch):
+    spec = importlib.util.spec_from_file_location("gpu_run", ROOT / "benchmarks" / "gpu_run.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_run", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "POLL", 0.2)
+    return module
+
+
+def call(module, *words) -> int:
+    words = ("--device", "cpu", "--tiny", *map(str, words))
+    return run_command(lambda: module.main(list(words)), "gpu_run.py")
+
+
+@pytest.mark.slow
+def test_goes_on_elsewhere_from_what_it_left(gpu_run, tmp_path, capfd):
+    words = ("--train", TRAIN, "--tests-minutes", 0, "--benchmark-minutes", 0, "--minutes", 5, "--part-megabytes", 1)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert call(gpu_run, *words, "--out", first, "--run", tmp_path / "run-1", "--steps", 4) == 0
+    names = {path.name for path in first.iterdir()}
+    assert {"state.json", "state.0", "state.6", "metrics.csv"} <= names
+    assert all(path.stat().st_size <= 1_000_000 for path in first.iterdir())
+    assert call(gpu_run, *words, "--out", second, "--run", tmp_path / "run-2", "--steps", 6, "--start", first) == 0
+    said = capfd.readouterr()
+    assert f"training: from step 4 of {first}" in said.out and f"training: step 6 is in {second}" in said.out
+    assert "steps 4 to 6" in said.err
+    assert (tmp_path / "run-2" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_stops_a_training_whose_time_is_over(gpu_run, tmp_path, monkeypatch, capfd):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    monkeypatch.setattr(gpu_run.Clock, "left", lambda self: 0.0 if any(checkpoints.glob("step-*")) else 100.0)
+    words = ("--train", TRAIN, "--tests-minutes", 0, "--benchmark-minutes", 0)
+    assert call(gpu_run, *words, "--out", tmp_path / "out", "--run", tmp_path / "run", "--light") == 0
+    assert "stopped by SIGTERM" in capfd.readouterr().err
+    assert {"state.json", "state.0", "metrics.csv"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_tests_and_benchmark_leave_what_they_say(gpu_run, tmp_path, monkeypatch):
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "gpu.csv").write_text("figures")
+    called = []
+
+    def run(words, **options):
+        called.append(words)
+        if "pytest" in words:
+            options["stdout"].write("2 passed\n")
+            return gpu_run.subprocess.CompletedProcess(words, 0)
+        raise gpu_run.subprocess.TimeoutExpired(words, 1)
+
+    monkeypatch.setattr(gpu_run.subprocess, "run", run)
+    assert call(gpu_run, "--out", tmp_path / "out", "--start", tmp_path / "before") == 0
+    tests, benchmark = called
+    assert tests[2:7] == ["-m", "pytest", "-m", "gpu", "-q"] and {"--resume", "--tiny"} <= set(benchmark)
+    assert (tmp_path / "out" / "tests.txt").read_text() == "2 passed\nexit code 0\n"
+    assert (tmp_path / "out" / "gpu.csv").read_text() == "figures"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--minutes", 0), "--minutes expects a positive number, got 0.0"),
+        (("--train", "recipes/none.py"), "--train expects a recipe and its flags, found no recipes/none.py"),
+        (("--start", "nowhere"), "--start nowhere: no such folder"),
+    ],
+)
+def test_wrong_flags_are_refused(gpu_run, tmp_path, capsys, words, expected):
+    assert call(gpu_run, "--out", tmp_path / "out", *words) == 2
+    assert capsys.readouterr().err == f"gpu_run.py: error: {expected}\n"
+    assert not (tmp_path / "out").exists()
