@@ -14,6 +14,7 @@ from torch import Tensor
 
 from waveflow.atomic import write_whole
 from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
+from waveflow.audio.metrics import STFT_RESOLUTIONS
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
 from waveflow.distillation import DivergenceWatch, Steps, StudentObjective, TermWeights, VocoderStudent, load_teacher
@@ -80,6 +81,12 @@ class Arguments(SpeechArguments):
             raise InputError("--teacher is needed with several processes: train it by train_wavenet.py first")
         if self.contrastive and self.batch_size < 2:
             raise InputError(f"--contrastive expects a --batch-size of at least 2, got {self.batch_size}")
+        longest = max(n_fft for n_fft, _, _ in STFT_RESOLUTIONS)
+        if (self.power or self.stft) and self.segment <= longest // 2:
+            raise InputError(
+                f"--segment expects more than {longest // 2} samples, half a frame of the spectral losses, "
+                f"got {self.segment}"
+            )
 
 
 def find_run(args: Arguments) -> tuple[str | Path, bool]:

@@ -139,7 +139,7 @@ def test_more_dimensions_are_drawn_in_pairs(distill, tmp_path):
 
 def test_a_diverging_student_is_stopped_with_its_last_checkpoint(distill, teacher, tmp_path, monkeypatch):
     watch = distill.recipe.DivergenceWatch
-    monkeypatch.setattr(distill.recipe, "DivergenceWatch", lambda out: watch(out, margin=0.5, patience=3))
+    monkeypatch.setattr(distill.recipe, "DivergenceWatch", lambda out, **_: watch(out, margin=0.5, patience=3))
     words = ("--teacher", teacher, "--data", "moons", "--learning-rate", 3.0, "--student", "iaf", "--anneal", 0)
     code, _, errors = distill(tmp_path / "run", *words, "--validate-every", 0, "--save-every", 1, steps=200)
     assert code == 2 and "the student diverges: for 3 steps in a row" in errors.splitlines()[-1]

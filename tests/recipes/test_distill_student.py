@@ -183,6 +183,7 @@ def test_a_diverging_student_is_stopped_with_its_last_good_checkpoint(distill, t
         (("--penalty", -1), "penalty must be at least 0"),
         (("--heard-seconds", 0), "--heard-seconds"),
         (("--contrastive", 0.3, "--batch-size", 1), "--batch-size of at least 2"),
+        (("--segment", 1024), "--segment expects more than 1024 samples"),
         (("--draws", 0), "at least 1 draw"),
         (("--device", "cuda"), "cuda"),
         (("--resume",), "nothing to resume"),
