@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from waveflow.models import VocoderModel, load_vocoder
 from waveflow.models.shipped import BEST, SHIPPED
 from waveflow.threads import use_threads
 from waveflow.training.run_folder import RunFolder
+from waveflow.training.staged_folder import staged_folder
 
 LIMIT = 16_000_000  # bytes of weights that a repository still takes
 CHUNK = 2048  # frames at a time
@@ -85,17 +85,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = args.name or run.path.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise InputError(f"--name expects letters, digits, '-', '_' and '.', got {name!r}")
-    target, staged = root / name, root / f".{name}.partial"
-    if target.exists() and not args.replace:
+    target = root / name
+    if target.exists() and not args.replace:  # before minutes of measurement
         raise InputError(f"{target} is there already; say --replace, or another --name")
     train, held_out = split_clips(find_clips(args.data))
     training = describe(args, run, train)
     curves = read_curves(run.logs / "metrics.csv", training.steps)
     trained = load_vocoder(run.path, args.device)
 
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    try:
+    with staged_folder(target, args.replace) as staged:
         trained.save_pretrained(staged, torch.bfloat16)
         size = (staged / "model.safetensors").stat().st_size
         if size > LIMIT:
@@ -126,9 +124,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_whole(staged / "training.png", draw(curves, training.batch * training.segment))
         card = model_card(name, shipped, size, training, measured, stage.names)
         write_whole(staged / "README.md", card.encode())
-        put(staged, target)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     if args.best or not (root / BEST).exists():
         write_whole(root / BEST, f"{name}\n".encode())
     total = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
@@ -206,21 +201,6 @@ def hours_of(logs: Path) -> float:
     if not total:
         raise InputError(f"{logs}: no TensorBoard events tell how long it was trained: say --hours")
     return total / 3600
-
-
-def put(staged: Path, target: Path) -> None:
-    """Rename a whole folder to its place; the one before is gone only when the new one is there."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    try:
-        staged.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,17 @@ import torch
 from safetensors.torch import load_file
 
 from waveflow.errors import InputError
-from waveflow.models import WaveFlow, WaveGlow, best_vocoder, load_model, load_vocoder, shipped, shipped_models
+from waveflow.models import (
+    Glow,
+    WaveFlow,
+    WaveGlow,
+    best_vocoder,
+    load_model,
+    load_vocoder,
+    shipped,
+    shipped_models,
+    shipped_vocoders,
+)
 
 TOY = {"flows": 2, "group": 8, "early_every": 0, "layers": 1, "channels": 4, "upsampler": "linear"}
 
@@ -91,7 +101,9 @@ def test_an_installation_without_any_says_what_to_do(folder):
         best_vocoder()
 
 
-@pytest.mark.parametrize("name", shipped_models() or [pytest.param("", marks=pytest.mark.skip("none is shipped yet"))])
+@pytest.mark.parametrize(
+    "name", shipped_vocoders() or [pytest.param("", marks=pytest.mark.skip("none is shipped yet"))]
+)
 def test_what_is_shipped_speaks(name):
     source = shipped.SHIPPED / name
     assert (source / "model.safetensors").stat().st_size <= 16_000_000
@@ -103,3 +115,11 @@ def test_what_is_shipped_speaks(name):
     assert f"{figures['shipped']['nats_per_sample']:.3f}" in card
     waveform = model.vocode(torch.full((1, 80, 8), -5.0), generator=torch.Generator().manual_seed(0))
     assert waveform.shape == (1, 2048) and waveform.abs().max() < 1
+
+
+def test_models_of_images_are_no_vocoders(folder):
+    Glow.from_preset("digits", steps=1, hidden=4).save_pretrained(folder / "digits")
+    assert shipped_models() == ["digits"] and shipped_vocoders() == []
+    assert load_model("digits").image_shape == (1, 8, 8)
+    with pytest.raises(InputError, match=r"^no vocoder ships with this installation"):
+        best_vocoder()

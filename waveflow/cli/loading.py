@@ -7,7 +7,7 @@ import torch
 
 from waveflow.errors import InputError
 from waveflow.evaluation import Adjusted, Vocoder, takes
-from waveflow.models import PretrainedModel, VocoderModel, load_model, shipped_models
+from waveflow.models import PretrainedModel, VocoderModel, load_model, shipped_vocoders
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
 _CHUNK = 2048
@@ -16,7 +16,7 @@ _CHUNK = 2048
 def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The options of every command that runs one vocoder; where it need not be named, ``model`` may be None."""
     said = "checkpoint: a folder, a Hugging Face hub id, or the name of one that ships with waveflow"
-    said += "" if required else f" (default: the best of those; here: {', '.join(shipped_models()) or 'none'})"
+    said += "" if required else f" (default: the best of those; here: {', '.join(shipped_vocoders()) or 'none'})"
     parser.add_argument("--model", required=required, metavar="DIR", help=said)
     add_synthesis_options(parser)
     add_sampling_options(parser)

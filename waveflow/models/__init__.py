@@ -15,7 +15,7 @@ from waveflow.models.pixelcnn import GatedPixelCNN, GatedPixelCNNConfig, PixelCN
 from waveflow.models.planar_flow import PlanarFlow, PlanarFlowConfig
 from waveflow.models.pretrained import PretrainedModel, load_model, read_config
 from waveflow.models.realnvp import RealNVP, RealNVPConfig
-from waveflow.models.shipped import best_vocoder, shipped_models
+from waveflow.models.shipped import best_vocoder, shipped_models, shipped_vocoders
 from waveflow.models.spline_iaf import SplineIAF, SplineIAFConfig
 from waveflow.models.vector_flow import VectorFlow, VectorFlowConfig
 from waveflow.models.vocoder_model import VocoderConfig, VocoderModel, load_vocoder
@@ -72,4 +72,5 @@ __all__ = [
     "load_vocoder",
     "read_config",
     "shipped_models",
+    "shipped_vocoders",
 ]
