@@ -9,7 +9,7 @@ import torch
 from waveflow.atomic import write_whole
 from waveflow.data import ImageSet
 from waveflow.evaluation.image_likelihood import ImageLikelihood, image_likelihood_of
-from waveflow.models import ImageFlow, ImageModel
+from waveflow.models import GatedPixelCNN, ImageFlow, ImageModel, PixelCNN
 from waveflow.training.best_model import BestModel
 from waveflow.training.curve import curve_table, draw_curve, read_curve
 from waveflow.training.image_arguments import ImageArguments
@@ -102,5 +102,5 @@ def _draw(folder: RunFolder, model: ImageModel, images: ImageSet, args: ImageArg
     draw_temperatures(folder.samples / "temperatures.png", model, args.seed)
     if isinstance(model, ImageFlow):
         draw_interpolations(folder.samples / "interpolations.png", model, images.test)
-    else:
+    elif isinstance(model, PixelCNN | GatedPixelCNN):
         draw_completions(folder.samples / "completions.png", model, images.test, args.temperature, args.seed)

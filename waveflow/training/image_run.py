@@ -129,7 +129,7 @@ class ImageRun:
                 batches,
                 validate=self._validate,
                 sample=self._sample,
-                initialize=self._initialize if isinstance(self.model, ImageFlow) else None,
+                initialize=self._initialize if hasattr(self.model, "initialize") else None,
                 optimizer=optimizer,
                 show=["bits_per_dim"],
             )
