@@ -123,3 +123,14 @@ def test_models_of_images_are_no_vocoders(folder):
     assert load_model("digits").image_shape == (1, 8, 8)
     with pytest.raises(InputError, match=r"^no vocoder ships with this installation"):
         best_vocoder()
+
+
+@pytest.mark.parametrize("name", sorted({*shipped_models()} - {*shipped_vocoders()}))
+def test_what_is_shipped_of_images_draws(name):
+    source = shipped.SHIPPED / name
+    assert (source / "model.safetensors").stat().st_size <= 8_000_000
+    figures = json.loads((source / "figures.json").read_text())["shipped"]
+    assert f"{figures['bits_per_dim']:.4f}" in (source / "README.md").read_text()
+    model = load_model(name)
+    images = model.sample(50, 0.7, generator=torch.Generator().manual_seed(0))
+    assert images.float().std() > 10 and model.bits_per_dim(images).mean() < figures["bits_per_dim"]

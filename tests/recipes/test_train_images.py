@@ -96,6 +96,15 @@ def test_states_are_left_out_first(parts, tmp_path):
     assert sum(path.stat().st_size for path in (tmp_path / "packed").iterdir()) <= 200_000
 
 
+def test_best_models_come_before_states(parts, tmp_path):
+    run = tmp_path / "runs" / "a"
+    make_run(run, 5000)  # a state of some 40 kB
+    (run / "best" / "model.safetensors").write_bytes(bytes(60_000))
+    left_out = parts.pack([run], tmp_path / "packed", 10**6, 110_000)
+    assert left_out and all(name.startswith("a/packed/") for name in left_out)
+    assert parts.pack([run], tmp_path / "packed", 10**6, 150_000) == []
+
+
 def test_fewer_parts_replace_more(parts, tmp_path):
     make_run(tmp_path / "runs" / "a")
     parts.pack([tmp_path / "runs" / "a"], tmp_path / "packed", 10_000, 10**6)
