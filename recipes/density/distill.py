@@ -25,6 +25,7 @@ from waveflow.distillation import (
     annealing_weight,
     estimate_kl,
     load_teacher,
+    pairs_loss,
     require_match,
     reverse_kl,
 )
@@ -34,6 +35,7 @@ from waveflow.models import IAF, SplineIAF, VectorFlow
 from waveflow.threads import use_threads
 from waveflow.training import Trainer, TrainerConfig
 
+_PAIRS = 1000  # steps
 _VALIDATION_DRAWS, _REPORT_DRAWS = 5_000, 50_000
 
 
@@ -43,23 +45,27 @@ class Arguments:
 
     Args:
         teacher: Folder of a run of train.py with maf or nsf-ar (default: a MAF is trained first, into OUT/teacher).
-        student: iaf, whose layers scale and shift, or spline, whose layers bend by splines.
+        student: iaf, whose layers scale and shift and can be the teacher's turned round, or spline, whose layers bend
+            by splines.
         data: What the teacher was trained on, for its test rows only; as in train.py (default: what the teacher's run
             says; without a teacher moons).
         path: File of power or miniboone.
         drop_nan: Leave out rows with values that are not finite.
         dequantise: Add uniform noise to columns in which few values recur.
-        layers: Layers of the student (default: 8; spline 4).
+        layers: Layers of the student (default: iaf as many as the teacher; spline 4).
         hidden: Widths of the hidden layers of each network, as [128, 128].
         activation: Of the networks; smooth ones follow a teacher better.
         bins: Bins of a spline.
         bound: Where splines end, in standard deviations.
         teacher_steps: Optimizer steps of a teacher that is trained first (default: those of train.py).
-        steps: Optimizer steps of the student in total.
+        teacher_activation: Of the networks of a teacher that is trained first; smooth ones are easier to follow.
+        steps: Optimizer steps of the student in total, those of --pairs included.
+        pairs: Steps at first that are regression on what the teacher makes of noise, by layers where the student is
+            the teacher turned round (iaf of maf, as many layers), else by draws (default: 1000; with --anneal 0).
         draws: Draws of the student per step, on each process.
         anneal: Steps over which the goal moves from a normal distribution to the teacher; 0 for none. Without it the
-            student may settle on some of several modes that lie apart, as in power.
-        learning_rate: Of Adam, after a linear warm-up; falls with the inverse of the step from step 1500 on.
+            student that was not begun by --pairs may settle on some of several modes that lie apart, as in power.
+        learning_rate: Of Adam, after a linear warm-up; falls with the square of the step from step 1500 on.
         out: Folder of the run (default: runs/distill-STUDENT-DATA, with a number where that holds one).
         device: auto takes a CUDA GPU where there is one; the teacher is put there too.
         threads: CPU threads of PyTorch.
@@ -71,18 +77,20 @@ class Arguments:
     """
 
     teacher: str | None = None
-    student: Literal["iaf", "spline"] = "spline"
+    student: Literal["iaf", "spline"] = "iaf"
     data: str | None = None
     path: str | None = None
     drop_nan: bool = False
     dequantise: bool = False
     layers: int | None = None
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[int, ...] = (256, 256)
     activation: Literal["relu", "silu", "tanh"] = "silu"
     bins: int = 8
     bound: float = 5.0
     teacher_steps: int | None = None
-    steps: int = 3000
+    teacher_activation: Literal["relu", "silu", "tanh"] = "silu"
+    steps: int = 2500
+    pairs: int | None = None
     draws: int = 1024
     anneal: int = 0
     learning_rate: float = 1e-3
@@ -95,11 +103,12 @@ class Arguments:
     save_every: int = 500
 
 
-def build(args: Arguments, features: int) -> VectorFlow:
-    """The model of ``--student`` for so many features."""
+def build(args: Arguments, features: int, teacher: VectorFlow | None = None) -> VectorFlow:
+    """The model of ``--student`` for so many features, with as many layers as the teacher where that is to be."""
     fields = {"features": features, "hidden": args.hidden, "activation": args.activation}
     if args.student == "iaf":
-        return IAF(**fields, layers=8 if args.layers is None else args.layers)
+        found = getattr(getattr(teacher, "config", None), "layers", 5)
+        return IAF(**fields, layers=found if args.layers is None else args.layers)
     return SplineIAF(**fields, layers=4 if args.layers is None else args.layers, bins=args.bins, bound=args.bound)
 
 
@@ -128,6 +137,7 @@ def train_teacher(args: Arguments, data: str, folder: Path) -> None:
     if (folder / "logs" / "test.json").exists():
         return
     settings = {"data": data, "path": args.path, "steps": args.teacher_steps, "out": folder}
+    settings["activation"] = args.teacher_activation
     settings |= {name: getattr(args, name) for name in ("device", "threads", "seed")}
     words = [f"--{name}={value}" for name, value in settings.items() if value is not None]
     switches = {"drop-nan": args.drop_nan, "dequantise": args.dequantise}
@@ -153,17 +163,23 @@ def check(teacher: VectorFlow, model: VectorFlow, table: Table) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
     use_threads(args.threads)
-    for name, least in {"draws": 1, "anneal": 0}.items():
-        if getattr(args, name) < least:
-            raise InputError(f"--{name} expects at least {least}, got {getattr(args, name)}")
+    for name, least in {"draws": 1, "anneal": 0, "pairs": 0}.items():
+        if (given := getattr(args, name)) is not None and given < least:
+            raise InputError(f"--{name} expects at least {least}, got {given}")
+    if args.pairs and args.anneal:
+        raise InputError(
+            f"--pairs and --anneal are two ways to begin, got {args.pairs} and {args.anneal} steps of them"
+        )
+    pairs = args.pairs if args.pairs is not None else 0 if args.anneal else _PAIRS
     if args.teacher is None and os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("--teacher is needed with several processes: train it by train.py first")
     data = name_of_data(args)
     table = load_table(data, args.path, args.drop_nan, args.dequantise)
     features = len(table.columns)
-    model = build(args, features)
+    build(args, features)  # what cannot be built is said before anything is made
     if args.teacher is not None:
-        check(load_teacher(args.teacher), model, table)
+        given = load_teacher(args.teacher)
+        check(given, build(args, features, given), table)
 
     out, resume = find_run(args, data)
     trainer = Trainer(
@@ -174,8 +190,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             learning_rate=args.learning_rate,
             warmup_steps=50,
             decay_after=1500,
-            decay_power=1.0,
-            clip_norm=1.0,
+            decay_power=2.0,
+            clip_norm=20.0,
             ema_decay=0.995,
             device=args.device,
             seed=args.seed,
@@ -184,15 +200,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_every=args.save_every,
         )
     )
-    student = Student(build(args, features))
     if args.teacher is None:
         train_teacher(args, data, trainer.folder.path / "teacher")
     teacher = load_teacher(args.teacher or trainer.folder.path / "teacher", trainer.device)
+    torch.manual_seed(args.seed)  # whether a teacher was trained before, or how far, changes no student
+    student = Student(build(args, features, teacher))
     student.model.bijector[0].load_state_dict(teacher.bijector[0].state_dict())  # the same units
     start = Flow(StandardNormal(), teacher.bijector[0], (features,))
     watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     def objective(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        if batch["step"] < pairs:
+            z = torch.randn(args.draws, features, device=trainer.device)
+            return {"loss": student(lesson=lambda flow: pairs_loss(flow, teacher, z))}
         weight = annealing_weight(batch["step"], args.anneal)
         kl = reverse_kl(student, annealed(teacher, start, weight), draws=args.draws).mean()
         if weight == 1:
@@ -222,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Steps(),
         validate=validate,
         sample=sample,
-        show=["nats_per_dim"],
+        show=["loss", "nats_per_dim"],
     )
 
     # The figures to report are those of the model that was written, and of draws it has not been trained by.

@@ -31,6 +31,7 @@ def distill(monkeypatch, capsys):
 
     def call(out, *words, steps=4) -> tuple[int, str, str]:
         words = ("--steps", steps, "--device", "cpu", "--hidden", "[8]", "--layers", 2, "--draws", 16, *words)
+        words += () if {"--pairs", "--anneal"} & set(words) else ("--pairs", 2)
         words += () if out is None else ("--out", out)
         capsys.readouterr()
         code = run_command(lambda: recipe.main([str(word) for word in words]), "distill.py")
@@ -95,8 +96,26 @@ def test_learns_its_teacher_in_the_teachers_units(student, distill, teacher, tmp
     torch.testing.assert_close(draws.mean(0), theirs.mean(0), atol=0.15, rtol=0)
 
 
+def test_a_student_turned_round_learns_by_pairs_alone(distill, teacher, tmp_path):
+    """Without a look at the teacher's density; as many layers as the teacher's are the default."""
+    words = ("--teacher", teacher, "--data", "moons", "--hidden", "[16]", "--draws", 128, "--learning-rate", 0.01)
+    code, _, errors = distill(tmp_path / "run", *words, "--pairs", 200, "--validate-every", 0, steps=200)
+    assert code == 0, errors
+    report = json.loads((tmp_path / "run" / "logs" / "test.json").read_text())
+    assert report["kl_per_dim"] < 0.02 < report["kl_per_dim_before"]
+    assert "nats_per_dim" not in (tmp_path / "run" / "logs" / "metrics.csv").read_text()
+
+
+def test_a_student_is_as_deep_as_its_teacher_unless_told(distill, tmp_path):
+    MAF(features=2, layers=3, hidden=(8,)).save_pretrained(tmp_path / "teacher")
+    for layers, expected in (("null", 3), (1, 1)):
+        words = ("--teacher", tmp_path / "teacher", "--data", "moons", "--layers", layers)
+        assert distill(tmp_path / f"run-{expected}", *words)[0] == 0
+        assert load_model(tmp_path / f"run-{expected}").config.layers == expected
+
+
 def test_equal_seeds_give_equal_bytes_and_two_parts_one_whole(distill, teacher, tmp_path):
-    words = ("--teacher", teacher, "--data", "moons", "--validate-every", 2, "--save-every", 2)
+    words = ("--teacher", teacher, "--data", "moons", "--validate-every", 2, "--save-every", 2, "--pairs", 3)
     assert distill(tmp_path / "whole", *words)[0] == 0
     assert distill(tmp_path / "again", *words)[0] == 0
     assert distill(tmp_path / "parts", *words, steps=2)[0] == 0
@@ -112,7 +131,15 @@ def test_a_run_stopped_while_its_teacher_was_trained_goes_on(words, distill, tmp
     assert distill(out, "--teacher-steps", 4)[0] == 0
     stopped = tmp_path / "stopped"
     sys.modules["train"].main(
-        ["--data=moons", "--steps=2", f"--out={stopped / 'teacher'}", "--device=cpu", "--seed=0", "--threads=1"]
+        [
+            "--data=moons",
+            "--steps=2",
+            f"--out={stopped / 'teacher'}",
+            "--device=cpu",
+            "--seed=0",
+            "--threads=1",
+            "--activation=silu",
+        ]
     )
     (stopped / "teacher" / "logs" / "test.json").unlink()
     code, _, errors = distill(stopped, "--teacher-steps", 4, *words)
@@ -140,7 +167,7 @@ def test_more_dimensions_are_drawn_in_pairs(distill, tmp_path):
 def test_a_diverging_student_is_stopped_with_its_last_checkpoint(distill, teacher, tmp_path, monkeypatch):
     watch = distill.recipe.DivergenceWatch
     monkeypatch.setattr(distill.recipe, "DivergenceWatch", lambda out, **_: watch(out, margin=0.5, patience=3))
-    words = ("--teacher", teacher, "--data", "moons", "--learning-rate", 3.0, "--student", "iaf", "--anneal", 0)
+    words = ("--teacher", teacher, "--data", "moons", "--learning-rate", 3.0, "--pairs", 0)
     code, _, errors = distill(tmp_path / "run", *words, "--validate-every", 0, "--save-every", 1, steps=200)
     assert code == 2 and "the student diverges: for 3 steps in a row" in errors.splitlines()[-1]
     assert str(tmp_path / "run") in errors.splitlines()[-1]
@@ -160,8 +187,10 @@ def test_a_diverging_student_is_stopped_with_its_last_checkpoint(distill, teache
         (["--teacher", "{three}"], "--data is needed: "),
         (["--data", "moon"], "'moon' is neither a file nor one of moons, rings,"),
         (["--draws", 0], "--draws expects at least 1, got 0"),
-        (["--layers", 0], "SplineIAF expects layers of at least 1, got 0"),
+        (["--layers", 0], "IAF expects layers of at least 1, got 0"),
         (["--anneal", -1], "--anneal expects at least 0, got -1"),
+        (["--pairs", -1], "--pairs expects at least 0, got -1"),
+        (["--pairs", 3, "--anneal", 4], "--pairs and --anneal are two ways to begin, got 3 and 4 steps"),
         (["--steps", 0], "steps must be at least 1, got 0"),
         (["--resume"], "nothing to resume"),
         (["--device", "cuda"], "cuda"),

@@ -3,6 +3,7 @@
 from waveflow.distillation.annealing import Steps, annealed, annealing_weight
 from waveflow.distillation.contrastive import CONTRASTIVE_WEIGHT, contrastive_kl
 from waveflow.distillation.divergence import DivergenceWatch
+from waveflow.distillation.pairs import corresponds, pairs_loss
 from waveflow.distillation.per_step import (
     cross_entropy,
     gaussian_entropy,
@@ -29,6 +30,7 @@ __all__ = [
     "annealed",
     "annealing_weight",
     "contrastive_kl",
+    "corresponds",
     "cross_entropy",
     "draw_scored",
     "estimate_kl",
@@ -40,6 +42,7 @@ __all__ = [
     "log_scale_penalty",
     "logistic_entropy",
     "multi_resolution_stft",
+    "pairs_loss",
     "periodicity",
     "power_loss",
     "require_match",

@@ -1,6 +1,7 @@
 """A student as the trainer wraps it."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,9 +44,18 @@ class Student(nn.Module):
         return self.model.config
 
     def forward(
-        self, draws: int = 1, context: Context = None, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """x and its log-density, as from ``Flow.sample_with_log_prob((draws,), context)``."""
+        self,
+        draws: int = 1,
+        context: Context = None,
+        generator: torch.Generator | None = None,
+        lesson: Callable[[Flow], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        """x and its log-density, as from ``Flow.sample_with_log_prob((draws,), context)``.
+
+        A ``lesson`` is called with the flow instead, and its loss returned: what wraps this module wraps it too.
+        """
+        if lesson is not None:
+            return lesson(self.flow)
         return self.flow.sample_with_log_prob((draws,), context, generator=generator)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
