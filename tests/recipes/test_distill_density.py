@@ -106,6 +106,18 @@ def test_a_student_turned_round_learns_by_pairs_alone(distill, teacher, tmp_path
     assert "nats_per_dim" not in (tmp_path / "run" / "logs" / "metrics.csv").read_text()
 
 
+def test_pairs_are_of_new_standard_normal_noise_at_each_of_their_steps(distill, teacher, tmp_path, monkeypatch):
+    noise, loss = [], distill.recipe.pairs_loss
+    monkeypatch.setattr(distill.recipe, "pairs_loss", lambda s, t, z: (noise.append(z), loss(s, t, z))[1])
+    words = ("--teacher", teacher, "--data", "moons", "--draws", 1000, "--pairs", 2)
+    assert distill(tmp_path / "run", *words, steps=3)[0] == 0
+    first, second = noise
+    for z in noise:
+        torch.testing.assert_close(z.T.cov(), torch.eye(2), atol=0.2, rtol=0)
+        torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=0.2, rtol=0)
+    assert not torch.equal(first, second)
+
+
 def test_a_student_is_as_deep_as_its_teacher_unless_told(distill, tmp_path):
     MAF(features=2, layers=3, hidden=(8,)).save_pretrained(tmp_path / "teacher")
     for layers, expected in (("null", 3), (1, 1)):
