@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from waveflow.networks.gate import WIDE, gate_factors, gated
 from waveflow.networks.masked_conv import MaskedConv2d, colours_of, raster, rows
 from waveflow.networks.pixel_stack import PixelStack
 from waveflow.networks.pixel_stepper import PixelStepper, PointStep, RasterStep, RowConvolution
@@ -100,6 +101,7 @@ class _GatedLayer(nn.Module):
         self.horizontal = MaskedConv2d(inputs, gates, raster(1, kernel), strict=first)
         self.out = MaskedConv2d(stream, stream, raster(1, 1))
         self.labels = nn.ModuleList(nn.Linear(context, len(gates), bias=False) for _ in range(2 if context else 0))
+        self.register_buffer("factors", gate_factors(len(stream)), persistent=False)
 
     def forward(self, above: Tensor, left: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         vertical = self.vertical(above)
@@ -107,13 +109,14 @@ class _GatedLayer(nn.Module):
         if context is not None:
             vertical = vertical + self.labels[0](context)[..., None, None]
             horizontal = horizontal + self.labels[1](context)[..., None, None]
-        horizontal = self.out(_gate(horizontal + self.to_horizontal(vertical), 1))
-        return _gate(vertical, 1), horizontal if self.first else left + horizontal
+        horizontal = self.out(self._gate(horizontal + self.to_horizontal(vertical)))
+        return self._gate(vertical), horizontal if self.first else left + horizontal
 
-
-def _gate(both: Tensor, axis: int) -> Tensor:
-    a, b = both.chunk(2, axis)
-    return torch.tanh(a) * torch.sigmoid(b)
+    def _gate(self, both: Tensor) -> Tensor:
+        if both.dtype in WIDE:
+            return gated(both * self.factors[:, None, None])
+        a, b = both.chunk(2, 1)
+        return torch.tanh(a) * torch.sigmoid(b)
 
 
 class GatedPixelCNNStepper(PixelStepper):
@@ -159,7 +162,8 @@ class GatedPixelCNNStepper(PixelStepper):
             vertical = convolve(row) + bias
             horizontal.start_row()
             horizontal.terms += vertical @ to_horizontal
-            row = _gate(vertical, 2)
+            a, b = vertical.chunk(2, 2)
+            row = torch.tanh(a) * torch.sigmoid(b)
 
     def _step(self, column: int, colour: int) -> Tensor:
         gates, a, b = self._gates[colour]

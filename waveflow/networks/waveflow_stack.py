@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from waveflow.context import Context, Ragged
 from waveflow.networks.convolution import convolve
+from waveflow.networks.gate import gate_factors, gated
 
 _CYCLES = {16: 1, 32: 3, 64: 5, 128: 7}  # height: layers after which the dilation over rows begins again at 1
 
@@ -136,9 +137,7 @@ class GatedRowLayer(nn.Module):
         self.gates = weight_norm(nn.Conv2d(channels, 2 * channels, kernel_size, dilation=dilation))
         self.condition = weight_norm(nn.Conv2d(context_channels, 2 * channels, 1))
         self.mix = weight_norm(nn.Conv2d(channels, channels if last else 2 * channels, 1))
-        factors = torch.ones(2 * channels)
-        factors[:channels] = -2.0
-        self.register_buffer("factors", factors, persistent=False)
+        self.register_buffer("factors", gate_factors(channels), persistent=False)
 
     def forward(self, h: Tensor, context: Tensor) -> tuple[Tensor | None, Tensor]:
         gates = convolve_rows(h, *self.factored(self.gates), self.dilation)
@@ -313,13 +312,6 @@ class Ring:
 def finish_layer(gates: Tensor, conditions: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """What follows the dilated convolution in a folded layer; ``gates`` is overwritten."""
     return convolve(gated(gates.add_(conditions)), weight, bias)
-
-
-def gated(gates: Tensor) -> Tensor:
-    """tanh(a) sigmoid(b) of gates (B, [-2 a | b], rows, W), with b's channels behind a's."""
-    # tanh(a) = 1 - 2 sigmoid(-2 a): on a CPU torch.sigmoid is many times faster than torch.tanh.
-    a, b = torch.sigmoid(gates).chunk(2, 1)
-    return torch.addcmul(b, a, b, value=-2)
 
 
 def convolve_rows(h: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int]) -> Tensor:

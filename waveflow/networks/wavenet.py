@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from waveflow.context import Context, Ragged
 from waveflow.networks.causal_convolution import CausalConv1d
 from waveflow.networks.convolution import ChannelsLastConv1d, convolve, to_channels_last
+from waveflow.networks.gate import WIDE, gate_factors, gated
 from waveflow.networks.wavenet_causal import FoldedCausalStack
 from waveflow.networks.wavenet_stepper import WaveNetStepper
 from waveflow.networks.wavenet_weights import CausalWeights, pack
@@ -179,16 +180,17 @@ class GatedLayer(nn.Module):
             self.gates = weight_norm(convolution(channels, 2 * channels, kernel_size, dilation))
         self.condition = weight_norm(ChannelsLastConv1d(context_channels, 2 * channels)) if context_channels else None
         self.mix = weight_norm(ChannelsLastConv1d(channels, channels if last else 2 * channels))
+        self.register_buffer("factors", gate_factors(channels), persistent=False)
 
     def forward(self, h: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
         gates = self.gates(h if self.depthwise is None else self.depthwise(h))
         if self.condition is not None:
             gates = gates + self.condition(context)
-        # tanh(a) sigmoid(b) = (tanh(a) + tanh(a) tanh(b / 2)) / 2: on a CPU tanh is several times faster than
-        # sigmoid, and only the two tanhs have to be kept for the backward pass.
-        a, b = gates.chunk(2, 1)
-        a, b = torch.tanh(a), torch.tanh(0.5 * b)
-        mixed = self.mix(0.5 * torch.addcmul(a, a, b))
+        if gates.dtype in WIDE:
+            mixed = self.mix(gated(gates * self.factors[:, None, None]))
+        else:
+            a, b = gates.chunk(2, 1)
+            mixed = self.mix(torch.tanh(a) * torch.sigmoid(b))
         return mixed.chunk(2, 1) if mixed.shape[1] > self.channels else (None, mixed)
 
 
@@ -212,22 +214,25 @@ class FoldedWaveNetStack(nn.Module):
         self._store("input", stack.input.weight, stack.input.bias)
         out = stack.output.weight[:, :, 0].double()
         output_bias = stack.output.bias.double()
+        # In lower precision tanh(a) sigmoid(b) = (tanh(a) + tanh(a) tanh(b / 2)) / 2.
         for i, layer in enumerate(stack.layers):
             c = layer.channels
-            halves = torch.ones(2 * c, 1, 1, dtype=torch.float64, device=out.device)
-            halves[c:] = 0.5
+            factors = layer.factors.double()[:, None, None]
+            if dtype not in WIDE:
+                factors = torch.where(factors < 0, 1.0, 0.5)
             if layer.depthwise is not None:
                 self._store(f"depthwise{i}", layer.depthwise.weight, layer.depthwise.bias)
             bias = layer.gates.bias.double()
             if layer.condition is not None:
                 bias = bias + layer.condition.bias.double()
-                self._store(f"condition{i}", layer.condition.weight.double() * halves, None)
-            self._store(f"gates{i}", layer.gates.weight.double() * halves, bias * halves[:, 0, 0])
+                self._store(f"condition{i}", layer.condition.weight.double() * factors, None)
+            self._store(f"gates{i}", layer.gates.weight.double() * factors, bias * factors[:, 0, 0])
             mix, mix_bias = layer.mix.weight[:, :, 0].double(), layer.mix.bias.double()
             residual, skip = mix[:-c], mix[-c:]
             output_bias = output_bias + out @ mix_bias[-c:]
             residual_bias = torch.cat([mix_bias[:-c], torch.zeros_like(output_bias)])
-            self._store(f"mix{i}", 0.5 * torch.cat([residual, out @ skip])[:, :, None], residual_bias)
+            mix = torch.cat([residual, out @ skip])[:, :, None]
+            self._store(f"mix{i}", mix if dtype in WIDE else 0.5 * mix, residual_bias)
         self.register_buffer("output_bias", output_bias.float()[:, None, None])
 
     def _store(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
@@ -251,8 +256,12 @@ class FoldedWaveNetStack(nn.Module):
                 gates = self._apply_stored(f"gates{i}", h, dilation)
             if context is not None:
                 gates = gates + self._apply_stored(f"condition{i}", context)
-            a, b = torch.tanh(gates).chunk(2, 1)
-            mixed = self._apply_stored(f"mix{i}", torch.addcmul(a, a, b))
+            if self.dtype in WIDE:
+                activation = gated(gates)
+            else:
+                a, b = torch.tanh(gates).chunk(2, 1)
+                activation = torch.addcmul(a, a, b)
+            mixed = self._apply_stored(f"mix{i}", activation)
             y = y + mixed[:, -len(self.output_bias) :]
             if i < len(self.dilations) - 1:
                 h = _masked(h + mixed[:, : -len(self.output_bias)], mask)

@@ -37,8 +37,8 @@ class FoldedCausalStack(nn.Module):
             if name not in ("residual", "dilations"):
                 self._freeze(f"packed_{name}", tensor)
         self.register_buffer("packed_dilations", weights.dilations)
-        # tanh(a) sigmoid(b) = -(v - 2 u v), u = sigmoid(2 a), v = sigmoid(b). With AVX-512 PyTorch's sigmoid is ten
-        # times faster than its tanh. Not in half precision, which cannot tell u from 1/2 where a is small.
+        # As gated() has it, but with 2 a for -2 a. Not in half precision, which cannot tell sigmoid(2 a) from 1/2 where
+        # a is small.
         self.by_sigmoid = dtype in (torch.float32, torch.float64)
         into, out = (2, -2) if self.by_sigmoid else (1, 1)
         mixes, biases = out * weights.mix.double(), weights.mix_bias.double()
