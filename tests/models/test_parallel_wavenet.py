@@ -144,6 +144,17 @@ def test_chunks_reach_as_far_back_as_the_layers():
     torch.testing.assert_close(model.vocode(mel, z=z, chunk=3), model.vocode(mel, z=z), atol=1e-4, rtol=1e-3)
 
 
+def test_long_mels_are_drawn_piece_by_piece_on_a_cpu(monkeypatch):
+    model, mel = student(), mels(1, 9)
+    z, sizes = noise(model, 1, 9), []
+    whole = model.vocode(mel, z=z)
+    inverse = model.layers.inverse
+    monkeypatch.setattr(model.layers, "inverse", lambda z, context: sizes.append(z.shape[-1]) or inverse(z, context))
+    monkeypatch.setattr("waveflow.models.parallel_wavenet._IN_CACHE", 2)
+    torch.testing.assert_close(model.vocode(mel, z=z), whole, atol=1e-5, rtol=1e-4)
+    assert len(sizes) == 5 and max(sizes) <= (2 + sum(model.reach)) * 256
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_made_for_inference_it_draws_the_same(dtype):
     model, mel = student(), mels()
