@@ -211,6 +211,7 @@ def maf(**fields) -> MAF:
         (lambda: reverse_kl(iaf(), maf(), torch.zeros(1, 2)), r"the student: IAF expects no context, got \(1, 2\)"),
         (lambda: reverse_kl(iaf(context=2), maf(context=2)), "the student expects a context, got None"),
         (lambda: reverse_kl(iaf(), nn.Linear(2, 2)), "expects a flow, or a model that has one, got Linear"),
+        (lambda: reverse_kl(iaf(), maf().to("meta")), "the teacher is on meta, the student on cpu"),
         (
             lambda: reverse_kl(iaf(), maf(), Ragged(torch.zeros(1, 2, 3), torch.ones(1, 1, 3))),
             "contexts of one length, got a padded batch",

@@ -223,6 +223,7 @@ def other(**fields):
         ),
         (lambda: other(mel=MelConfig(hop_length=16, n_fft=64, win_length=64, n_mels=5, f_max=8000.0)), "the same mel"),
         (lambda: other(**WHITEN), "whiten alike"),
+        (lambda: other().to("meta"), "the teacher is on cpu, the student on meta"),
     ],
 )
 def test_students_of_another_world_are_refused(student, message):

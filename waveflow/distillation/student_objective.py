@@ -17,7 +17,7 @@ from waveflow.distillation.per_step import (
 )
 from waveflow.distillation.spectral import multi_resolution_stft, power_loss
 from waveflow.distillation.student import Student
-from waveflow.distillation.teacher import flow_of, frozen
+from waveflow.distillation.teacher import flow_of, frozen, require_one_device
 from waveflow.distributions import StandardNormal
 from waveflow.errors import InputError
 from waveflow.models import ParallelWaveNet, WaveNet
@@ -105,7 +105,7 @@ class StudentObjective:
 
     Raises:
         InputError: for a teacher without continuous density, one that differs from the student in its mel (the sample
-            rate in it), its context or its whitening; fewer than one draw.
+            rate in it), its context or its whitening; one on another device; fewer than one draw.
     """
 
     def __init__(
@@ -234,6 +234,7 @@ def require_same_world(student: ParallelWaveNet, teacher: nn.Module) -> None:
         raise InputError(
             f"the objective expects a WaveNet with a continuous head, whose density has a gradient, got a {kind}"
         )
+    require_one_device(student, teacher)
     ours, theirs = student.config, teacher.config
     if ours.mel.sample_rate != theirs.mel.sample_rate:
         raise InputError(

@@ -97,14 +97,28 @@ def require_parallel_density(flow: Flow, name: str = "the teacher") -> None:
         )
 
 
+def require_one_device(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a teacher that is not where the student is; :func:`load_teacher` can put it there.
+
+    Raises:
+        InputError: naming both devices.
+    """
+    where = [next((weight.device for weight in model.parameters()), None) for model in (student, teacher)]
+    if None not in where and where[0] != where[1]:
+        raise InputError(
+            f"teacher and student must be on the same device, but the teacher is on {where[1]}, the student on {where[0]}"
+        )
+
+
 def require_match(student: nn.Module, teacher: Density, context: Context = None) -> None:
-    """Refuse a teacher of other events, or of another context, than the student's.
+    """Refuse a teacher of other events, of another context, or on another device, than the student's.
 
     Raises:
         InputError: naming what both expect.
     """
     if not isinstance(teacher, nn.Module):
         return
+    require_one_device(student, teacher)
     flows = {"student": flow_of(student), "teacher": flow_of(teacher)}
     sizes = {role: getattr(getattr(flow, "config", None), "context", None) for role, flow in flows.items()}
     if None not in sizes.values() and len(set(sizes.values())) > 1:
