@@ -106,7 +106,8 @@ def require_one_device(student: nn.Module, teacher: nn.Module) -> None:
     where = [next((weight.device for weight in model.parameters()), None) for model in (student, teacher)]
     if None not in where and where[0] != where[1]:
         raise InputError(
-            f"teacher and student must be on the same device, but the teacher is on {where[1]}, the student on {where[0]}"
+            f"teacher and student must be on the same device, but the teacher is on {where[1]}, "
+            f"the student on {where[0]}"
         )
 
 
