@@ -16,9 +16,18 @@ from torch import Tensor
 
 from waveflow.atomic import write_whole
 from waveflow.cli import default_out, parse_arguments, run_command
-from waveflow.data import ImageSet
-from waveflow.distillation import DivergenceWatch, Steps, Student, estimate_kl, load_teacher, require_match, reverse_kl
-from waveflow.distributions import image_likelihood
+from waveflow.data import Images, ImageSet
+from waveflow.distillation import (
+    DivergenceWatch,
+    Steps,
+    Student,
+    estimate_kl,
+    load_teacher,
+    pairs_loss,
+    require_match,
+    reverse_kl,
+)
+from waveflow.distributions import Flow, image_likelihood
 from waveflow.errors import InputError
 from waveflow.evaluation.image_likelihood import image_likelihood_of
 from waveflow.images import image_grid, save_grid
@@ -26,11 +35,12 @@ from waveflow.models import ImageFlow, MaskedConvFlow, MaskedConvIAF
 from waveflow.threads import use_threads
 from waveflow.training import Trainer, TrainerConfig
 from waveflow.training.image_arguments import ImageArguments
-from waveflow.training.image_data import read_images, some
+from waveflow.training.image_data import path_of, read_images, some
 from waveflow.training.image_grids import draw, grid_layout
 from waveflow.training.image_run import ImageRun
 
-_VALIDATION_DRAWS, _REPORT_DRAWS, _TIMED_DRAWS = 500, 5_000, 64
+_VALIDATION_DRAWS, _REPORT_DRAWS, _CLASSED_DRAWS, _TIMED_DRAWS = 500, 5_000, 4_000, 64
+_TEACHERS_RATE = 1e-3
 _FROM_THE_TEACHER = ("channels", "height", "width", "values", "classes")
 
 
@@ -44,21 +54,31 @@ class Arguments(ImageArguments):
         data: What the teacher was trained on; the student sees none of it, but is tested on it.
         preset: Of a teacher that is trained first (default: digits for the small ones, otherwise mnist).
         fields: Fields in which the student differs from its teacher, as in --fields.steps 4.
-        steps: Optimizer steps of the student in total.
+        steps: Optimizer steps of the student in total, those of --pairs included.
+        pairs: Steps at first that are regression on what the teacher makes of noise, by layers where the student is
+            the teacher turned round (as many maps, whatever their networks), else by draws.
+        pairs_weight: Of the same regression beside the divergence in the steps that follow; 0 for none. The more, the
+            fewer digits are forgotten, and the higher the divergence stays.
         batch_size: Draws of the student per step, on each process; images per step for the teacher.
-        learning_rate: Of Adam, after a linear warm-up; falls with the inverse of the step in longer runs.
+        learning_rate: Of Adam, after a linear warm-up; falls with the step to the power of 1.5 from step 500 on. A
+            teacher that is trained first has one of its own.
         test_images: How many test images both are tested on; 0 for all. The student's density is solved for.
         validate_every: Steps between estimates of the divergence, each with a grid of draws of both; 0 for one before
             and one after training only.
     """
 
     teacher: str | None = None
-    teacher_steps: int = 2000
+    teacher_steps: int = 1000
+    steps: int = 1500
+    pairs: int = 1000
+    pairs_weight: float = 1.0
+    learning_rate: float = 0.02
     test_images: int = 200
 
     def __post_init__(self):
         super().__post_init__()
         self._require_at_least(1, "batch_size", "teacher_steps")
+        self._require_at_least(0, "pairs", "pairs_weight")
 
 
 def find_run(args: Arguments) -> tuple[str | Path, bool]:
@@ -75,7 +95,15 @@ def train_teacher(args: Arguments, folder: Path) -> None:
     if (folder / "logs" / "test.json").exists():
         return
     begun = any((folder / "checkpoints").glob("*"))
-    own = dataclasses.replace(args, steps=args.teacher_steps, fields=None, out=str(folder), resume=begun, test_images=0)
+    own = dataclasses.replace(
+        args,
+        steps=args.teacher_steps,
+        learning_rate=_TEACHERS_RATE,
+        fields=None,
+        out=str(folder),
+        resume=begun,
+        test_images=0,
+    )
     print("a teacher first:", flush=True)
     ImageRun(own, MaskedConvFlow, teacher_preset(args), folder).fit(image_likelihood)
     print("now the student:", flush=True)
@@ -96,13 +124,25 @@ def teacher_fields(args: Arguments, images: ImageSet) -> dict[str, Any]:
 
 
 def student_fields(args: Arguments, teacher: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the teacher, but for ``--fields``."""
+    """Those of the teacher, but for ``--fields``, and a first convolution that sees the whole image.
+
+    A pixel of the teacher's follows from drawn pixels nearby, which follow from the noise before *them*, and so on: a
+    student has to see as far back as there is noise.
+    """
     given = dict(args.fields or {})
     if own := sorted(set(given) & set(_FROM_THE_TEACHER)):
         raise InputError(
             f"--fields expects none of {', '.join(_FROM_THE_TEACHER)}, which are the teacher's, got {own[0]}"
         )
-    return {**teacher, **given}
+    return {**teacher, "first_kernel": 2 * max(teacher["height"], teacher["width"]) - 1, **given}
+
+
+def read_labelled(args: Arguments) -> Images | None:
+    """Training images with labels, by which draws are told apart in the report; None where none are known."""
+    if args.data not in ("digits", "mnist"):
+        return None
+    train = read_images(dataclasses.replace(args, conditional=True, path=path_of(args), download=False)).train
+    return train if isinstance(train, Images) else None
 
 
 def load(folder: str | Path, images: ImageSet, device: torch.device | str = "cpu") -> ImageFlow:
@@ -125,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.teacher is None and os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("--teacher is needed with several processes: train it by a single one first")
     images = read_images(args)
+    labelled = read_labelled(args)
     if args.teacher is None:
         fields = teacher_fields(args, images)
     else:
@@ -140,9 +181,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             batch_size=args.batch_size,
             learning_rate=args.learning_rate,
             warmup_steps=50,
-            decay_after=1000,
-            decay_power=1.0,
-            clip_norm=50.0,
+            betas=(0.9, 0.99),  # a new objective begins amidst the run
+            decay_after=500,
+            decay_power=1.5,
+            clip_norm=2.0,
             ema_decay=0.995,
             device=args.device,
             precision=args.precision,
@@ -162,14 +204,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     def objective(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        classes = teacher.config.classes
+        classes, step = teacher.config.classes, batch["step"]
+        context = None
         if classes:  # a class for each draw
             labels = torch.randint(classes, (args.batch_size,), device=trainer.device)
-            kl = reverse_kl(student, teacher, F.one_hot(labels, classes).float()).mean()
-        else:
-            kl = reverse_kl(student, teacher, draws=args.batch_size).mean()
-        watch(kl.item() / dims, batch["step"])
-        return {"loss": kl / dims, "kl_per_dim": kl.detach() / dims}
+            context = F.one_hot(labels, classes).float()
+        begun = step >= args.pairs
+        weights = {"pairs": args.pairs_weight if begun else 1.0, "kl": float(begun)}
+
+        def lesson(flow: Flow) -> Tensor:
+            losses = {name: torch.zeros((), device=trainer.device) for name in weights}
+            if weights["pairs"]:
+                z = torch.randn(args.batch_size, *size, device=trainer.device)
+                losses["pairs"] = pairs_loss(flow, teacher, z, context)
+            if weights["kl"]:
+                draws = args.batch_size if context is None else 1
+                losses["kl"] = reverse_kl(flow, teacher, context, draws).mean()
+            return torch.stack([losses[name] / dims for name in weights])
+
+        found = dict(zip(weights, student(lesson=lesson), strict=True))
+        if begun:
+            watch(found["kl"].item(), step)
+        seen = {f"{name}_per_dim": found[name].detach() for name in weights if weights[name]}
+        return {"loss": sum(weights[name] * found[name] for name in weights), **seen}
 
     def estimate(model: ImageFlow, draws: int):
         context = classes_of(teacher)
@@ -200,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Steps(),
         validate=validate,
         sample=sample,
-        show=["kl_per_dim"],
+        show=["loss", "kl_per_dim"],
     )
 
     # The figures to report are those of the model that was written, and of draws it has not been trained by.
@@ -224,6 +281,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             report[f"{name}_bits_per_dim"] = found.bits_per_dim
             report[f"{name}_bits_per_dim_standard_error"] = found.standard_error
             speeds[f"{name}_images_per_second"] = images_per_second(flow, args.seed)
+        if labelled is not None:
+            report |= compare_classes(teacher, model, labelled, args.seed)
         write_whole(folder.logs / "test.json", (json.dumps(report, indent=2) + "\n").encode())
         write_whole(folder.logs / "speed.json", (json.dumps(speeds, indent=2) + "\n").encode())
         print(
@@ -234,6 +293,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             bits, error = report[f"{name}_bits_per_dim"], report[f"{name}_bits_per_dim_standard_error"]
             speed = speeds[f"{name}_images_per_second"]
             print(f"{name}: {bits:.3f} ± {error:.3f} bits/dim on {len(test)} test images, {speed:,.0f} draws a second")
+        if labelled is not None:
+            distance, noise = report["class_distance"], report["class_distance_of_teacher_to_itself"]
+            print(f"shares of the classes: student {distance:.3f} from the teacher, which is {noise:.3f} from itself")
         print(f"model: {folder.path}   figures: {folder.logs / 'test.json'}   pictures: {folder.samples}")
 
 
@@ -241,6 +303,32 @@ def classes_of(model: ImageFlow) -> Tensor | None:
     """Every class once, as the context of its flow; None where there are none."""
     classes = model.config.classes
     return torch.eye(classes, device=next(model.parameters()).device) if classes else None
+
+
+def compare_classes(teacher: ImageFlow, student: ImageFlow, labelled: Images, seed: int) -> dict[str, Any]:
+    """Shares of the classes in draws of both, and the total variation between them: what a student left out.
+
+    A draw is of the class of the training image that is nearest. Other draws of the teacher say what chance alone does.
+    """
+    found = {}
+    for name, flow, own in (("teacher", teacher, seed), ("student", student, seed), ("again", teacher, seed + 1)):
+        parts = [draw(flow, _CLASSED_DRAWS // 8, 1.0, 8 * own + part) for part in range(8)]
+        found[name] = class_shares(torch.cat(parts), labelled)
+    return {
+        "class_draws": _CLASSED_DRAWS // 8 * 8,
+        "teacher_class_shares": found["teacher"].tolist(),
+        "student_class_shares": found["student"].tolist(),
+        "class_distance": (found["student"] - found["teacher"]).abs().sum().item() / 2,
+        "class_distance_of_teacher_to_itself": (found["again"] - found["teacher"]).abs().sum().item() / 2,
+    }
+
+
+def class_shares(draws: Tensor, labelled: Images) -> Tensor:
+    """Share of each class in draws (N, C, H, W), by the nearest of images with labels, (classes,)."""
+    known = labelled.images.flatten(1).float()
+    nearest = torch.cat([torch.cdist(part, known).argmin(1) for part in draws.flatten(1).float().split(250)])
+    counts = labelled.labels[nearest].bincount(minlength=int(labelled.labels.max()) + 1)
+    return counts.double() / len(draws)
 
 
 def side_by_side(left: Tensor, right: Tensor, values: int, columns: int = 8) -> tuple[Tensor, int]:
