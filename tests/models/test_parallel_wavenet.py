@@ -10,6 +10,7 @@ from waveflow.audio import MelConfig
 from waveflow.bijectors.solvers import Jacobi
 from waveflow.errors import InputError
 from waveflow.models import ParallelWaveNet, WaveFlow, load_model
+from waveflow.networks import WaveNetStream
 from waveflow.testing import check_bijector
 
 SMALL = {"flows": (3, 4), "channels": 8, "upsampler": "linear", "context_channels": 6, "initial_scale": 0.5}
@@ -144,15 +145,19 @@ def test_chunks_reach_as_far_back_as_the_layers():
     torch.testing.assert_close(model.vocode(mel, z=z, chunk=3), model.vocode(mel, z=z), atol=1e-4, rtol=1e-3)
 
 
-def test_long_mels_are_drawn_piece_by_piece_on_a_cpu(monkeypatch):
-    model, mel = student(), mels(1, 9)
-    z, sizes = noise(model, 1, 9), []
-    whole = model.vocode(mel, z=z)
-    inverse = model.layers.inverse
-    monkeypatch.setattr(model.layers, "inverse", lambda z, context: sizes.append(z.shape[-1]) or inverse(z, context))
-    monkeypatch.setattr("waveflow.models.parallel_wavenet._IN_CACHE", 2)
-    torch.testing.assert_close(model.vocode(mel, z=z), whole, atol=1e-5, rtol=1e-4)
-    assert len(sizes) == 5 and max(sizes) <= (2 + sum(model.reach)) * 256
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("folded", [False, True])
+def test_block_by_block_it_draws_what_one_pass_does(name, folded, monkeypatch):
+    model, mel = student(**VARIANTS[name]), mels(2, 7)
+    z, sizes = noise(model, 2, 7), []
+    with torch.no_grad():
+        whole, _ = model.flow.bijector.inverse(z, mel)
+    model = model.for_inference() if folded else model
+    push = WaveNetStream.push
+    monkeypatch.setattr(WaveNetStream, "push", lambda self, x, c: sizes.append(x.shape[-1]) or push(self, x, c))
+    monkeypatch.setattr("waveflow.models.parallel_wavenet._BLOCK", 3 * 256 * model.config.channels)
+    torch.testing.assert_close(model.vocode(mel, z=z), whole[:, 0], atol=1e-5, rtol=1e-4)
+    assert sizes == [n * 256 for n in (3, 3, 1) for _ in model.config.flows]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -144,6 +144,31 @@ def test_stepper_goes_on_for_longer_than_it_looks_ahead(form, as_function):
     assert not as_function or [a for a, _ in spans] == list(range(0, 300, 64))
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("folded", [False, True])
+def test_block_by_block_equals_a_plain_writing(form, folded):
+    """Blocks shorter than the past of a layer, equal to it and longer; of 1 sample; unequal ones."""
+    network = stack(**FORMS[form])
+    x, context = example(network, 60)
+    expected = plain(network, x, context)
+    for lengths in ([60], [1] * 60, [3, 8, 1, 20, 20, 8]):
+        stream = (network.folded(torch.float64) if folded else network).stream(2)
+        contexts = [None] * len(lengths) if context is None else context[..., :60].split(lengths, 2)
+        y = torch.cat([stream.push(*both) for both in zip(x.split(lengths, 2), contexts, strict=True)], 3)
+        torch.testing.assert_close(y[:, :, 0], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_blocks_in_low_precision_are_near(dtype, tolerance):
+    network = stack(scaled=True, first_kernel=5)
+    x, context = example(network, 60)
+    expected = plain(network, x, context)
+    stream = network.float().folded(dtype).stream(2)
+    blocks = zip(x.float().split(16, 2), context[..., :60].float().split(16, 2), strict=True)
+    y = torch.cat([stream.push(*both) for both in blocks], 3)[:, :, 0]
+    assert y.dtype == torch.float32 and (y - expected).norm() < tolerance * expected.norm()
+
+
 def test_reach_is_how_far_back_an_output_sees():
     for fields in ({"kernel_size": 2, "first_kernel": 7}, {"kernel_size": 3}):
         network = stack(**fields, context_channels=0)
@@ -193,6 +218,16 @@ def test_bad_input_is_named():
         stack()(torch.zeros(2, 1, 40).double())
     with pytest.raises(ValueError, match="positive sizes"):
         CausalConv1d(1, 1, 0)
+    with pytest.raises(ValueError, match="only a causal WaveNetStack has packed weights"):
+        WaveNetStack(1, 2, 4, 2).stream(1)
+    with pytest.raises(ValueError, match=r"samples \(2, 1, n\), got \(1, 1, 9\)"):
+        stack().stream(2).push(torch.zeros(1, 1, 9))
+    with pytest.raises(ValueError, match=r"samples \(2, 1, n\), got \(2, 1, 0\)"):
+        stack().stream(2).push(torch.zeros(2, 1, 0))
+    with pytest.raises(ValueError, match=r"context \(2, 3, 9\), got None"):
+        stack().stream(2).push(torch.zeros(2, 1, 9))
+    with pytest.raises(ValueError, match=r"context \(2, 3, 9\), got \(2, 3, 8\)"):
+        stack().stream(2).push(torch.zeros(2, 1, 9), torch.zeros(2, 3, 8))
     stepper = stack().stepper(1, torch.zeros(1, 3, 64).double())
     for _ in range(64):
         stepper.push(torch.zeros(1))

@@ -212,23 +212,32 @@ class VocoderModel(PretrainedModel):
         return (1, values.shape[-1] * self.config.mel.hop_length)
 
     def _synthesise_chunks(self, z: Tensor, context: Context, chunk: int) -> Tensor:
-        values, mask = context if isinstance(context, Ragged) else (context, None)
-        hop = self.config.mel.hop_length
-        rate = hop // self.group
-        frames = values.shape[-1]
-        before, after = self.reach
-        pieces, state = [], None
+        frames = (context.values if isinstance(context, Ragged) else context).shape[-1]
+        decode, pieces, state = self._decoder(z, context), [], None
         for start in range(0, frames, chunk):
-            stop = min(start + chunk, frames)
-            low, high = max(0, start - before), min(frames, stop + after)
-            part = values[..., low:high]
-            part = part if mask is None else Ragged(part, mask[..., low:high])
-            piece, _ = self.layers.inverse(z[..., low * rate : high * rate], part)
-            piece = piece[..., (start - low) * hop : (stop - low) * hop]
+            piece = decode(start, min(start + chunk, frames))
             if self.whitening is not None:
                 piece, state = self.whitening.inverse_part(piece, context, start, state)
             pieces.append(piece[:, 0])
         return torch.cat(pieces, 1)
+
+    def _decoder(self, z: Tensor, context: Context) -> Callable[[int, int], Tensor]:
+        """What the layers make of a latent: a function of ``start`` and ``stop`` in frames, to be called in order.
+
+        This one computes each stretch together with all that it depends on.
+        """
+        values, mask = context if isinstance(context, Ragged) else (context, None)
+        hop = self.config.mel.hop_length
+        rate, (before, after) = hop // self.group, self.reach
+
+        def decode(start: int, stop: int) -> Tensor:
+            low, high = max(0, start - before), min(values.shape[-1], stop + after)
+            part = values[..., low:high]
+            part = part if mask is None else Ragged(part, mask[..., low:high])
+            piece, _ = self.layers.inverse(z[..., low * rate : high * rate], part)
+            return piece[..., (start - low) * hop : (stop - low) * hop]
+
+        return decode
 
     def _vocode(
         self,

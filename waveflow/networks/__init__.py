@@ -14,6 +14,7 @@ from waveflow.networks.upsample import LinearUpsampler, SpectrogramUpsampler, Tr
 from waveflow.networks.waveflow_stack import FoldedWaveFlowStack, WaveFlowStack
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 from waveflow.networks.wavenet_stepper import WaveNetStepper
+from waveflow.networks.wavenet_stream import WaveNetStream
 from waveflow.networks.wavenet_weights import CausalWeights
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "WaveFlowStack",
     "WaveNetStack",
     "WaveNetStepper",
+    "WaveNetStream",
     "ZeroConv2d",
     "degree_mask",
     "receptive_field",

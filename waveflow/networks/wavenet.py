@@ -13,6 +13,7 @@ from waveflow.networks.convolution import ChannelsLastConv1d, convolve, to_chann
 from waveflow.networks.gate import WIDE, gate_factors, gated
 from waveflow.networks.wavenet_causal import FoldedCausalStack
 from waveflow.networks.wavenet_stepper import WaveNetStepper
+from waveflow.networks.wavenet_stream import WaveNetStream
 from waveflow.networks.wavenet_weights import CausalWeights, pack
 
 
@@ -153,6 +154,17 @@ class WaveNetStack(nn.Module):
             ValueError: for a stack that is not causal, or a context that is missing or does not fit.
         """
         return WaveNetStepper(self.packed(), batch, context)
+
+    def stream(self, batch: int) -> WaveNetStream:
+        """A causal stack run block by block, without gradients.
+
+        Args:
+            batch: B.
+
+        Raises:
+            ValueError: for a stack that is not causal.
+        """
+        return WaveNetStream(self.packed(), batch)
 
 
 class GatedLayer(nn.Module):

@@ -10,6 +10,7 @@ from waveflow.context import Context, Ragged
 from waveflow.networks.causal_convolution import convolve_causally
 from waveflow.networks.convolution import convolve, to_channels_last
 from waveflow.networks.wavenet_stepper import WaveNetStepper
+from waveflow.networks.wavenet_stream import WaveNetStream
 from waveflow.networks.wavenet_weights import CausalWeights
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 class FoldedCausalStack(nn.Module):
     """What a causal :class:`~waveflow.networks.WaveNetStack` computes, from its packed weights.
 
-    The passes over all samples compute in ``dtype``, with sums of skips and the end in float32 at least; ``packed`` and
-    ``stepper`` keep the precision of the stack. Frozen; same calls and results as the stack, to rounding.
+    The passes over all samples and blocks of them (``stream``) compute in ``dtype``, with sums of skips and the end in
+    float32 at least; ``packed`` and ``stepper`` keep the precision of the stack. Frozen; same calls and results as the
+    stack, to rounding.
     """
 
     causal = True
@@ -99,3 +101,7 @@ class FoldedCausalStack(nn.Module):
     def stepper(self, batch: int, context: Context = None) -> WaveNetStepper:
         """As of the stack."""
         return WaveNetStepper(self.packed(), batch, context)
+
+    def stream(self, batch: int) -> WaveNetStream:
+        """As of the stack."""
+        return WaveNetStream(self.packed(), batch, self.dtype)
