@@ -69,8 +69,9 @@ def synthesis(repeats):
     for name, value in seconds.items():
         print(f"{name:34}{value:16.3f}{base / value:14.2f}")
     for student, teacher in TEACHERS.items():
-        ratio = seconds[f"teacher {teacher}, kernel"] / seconds[f"{student}, float32"]
-        print(f"student {student} is {ratio:.1f} times as fast as teacher {teacher}")
+        for dtype in ("float32", "bfloat16"):
+            ratio = seconds[f"teacher {teacher}, kernel"] / seconds[f"{student}, {dtype}"]
+            print(f"student {student} in {dtype} is {ratio:.1f} times as fast as teacher {teacher}")
     exact, low = drawn["clarinet, float32"], drawn["clarinet, bfloat16"]
     print(
         f"signal to difference, bfloat16 against float32: {10 * torch.log10(exact.var() / (exact - low).var()):.0f} dB"
