@@ -9,10 +9,10 @@ from waveflow.distributions import Flow, StandardNormal
 from waveflow.errors import InputError
 from waveflow.models import MaskedConvFlow, MaskedConvIAF
 
-SIZES = {"channels": 2, "height": 2, "width": 3, "values": 17, "hidden": 4, "layers": 2, "first_kernel": 3}
+SIZES = {"channels": 2, "height": 2, "width": 3, "values": 17, "hidden": 8, "layers": 2, "first_kernel": 3}
 
 
-def shaken(model, size: float = 0.3, seed: int = 0):
+def shaken(model, size: float = 0.5, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -109,7 +109,7 @@ def test_a_student_that_is_no_mirror_is_asked_for_its_draws():
 
 @pytest.mark.parametrize(
     ("fields", "expected"),
-    [({}, True), ({"hidden": 8, "layers": 3, "kernel": 5}, True), ({"steps": 1}, False), ({"height": 3}, False)],
+    [({}, True), ({"hidden": 12, "layers": 3, "kernel": 5}, True), ({"steps": 1}, False), ({"height": 3}, False)],
 )
 def test_which_students_are_their_teacher_turned_round(fields, expected):
     assert corresponds(MaskedConvIAF(**SIZES | fields), MaskedConvFlow(**SIZES)) is expected
@@ -126,7 +126,7 @@ def test_another_logit_does_not_correspond():
 def test_a_student_learns_by_pairs_alone():
     sizes = SIZES | {"channels": 1, "height": 3}
     torch.manual_seed(0)
-    teacher, student = shaken(MaskedConvFlow(**sizes), 0.2), MaskedConvIAF(**sizes | {"hidden": 16})
+    teacher, student = shaken(MaskedConvFlow(**sizes), 0.3), MaskedConvIAF(**sizes | {"hidden": 16})
     before = estimate_kl(student, teacher, draws=1000).per_dim
     optimizer = torch.optim.Adam(student.parameters(), 0.01)
     steps = 150
@@ -135,7 +135,7 @@ def test_a_student_learns_by_pairs_alone():
         optimizer.zero_grad()
         pairs_loss(student, teacher, torch.randn(64, 1, 3, 3)).backward()
         optimizer.step()
-    assert estimate_kl(student, teacher, draws=1000).per_dim < 0.1 * before
+    assert estimate_kl(student, teacher, draws=1000).per_dim < 0.2 * before
 
 
 @pytest.mark.parametrize("shape", [(5, 12), (5, 2, 3, 2), (2, 2, 3), (1, 5, 2, 2, 3)])
