@@ -69,9 +69,9 @@ class Arguments(ImageArguments):
 
     teacher: str | None = None
     teacher_steps: int = 1000
-    steps: int = 1500
-    pairs: int = 1000
-    pairs_weight: float = 1.0
+    steps: int = 2000
+    pairs: int = 1600
+    pairs_weight: float = 4.0
     learning_rate: float = 0.02
     test_images: int = 200
 
