@@ -53,7 +53,8 @@ class Arguments(ImageArguments):
         teacher_steps: Optimizer steps of a teacher that is trained first.
         data: What the teacher was trained on; the student sees none of it, but is tested on it.
         preset: Of a teacher that is trained first (default: digits for the small ones, otherwise mnist).
-        fields: Fields in which the student differs from its teacher, as in --fields.steps 4.
+        fields: Fields in which the student differs from its teacher, as in --fields.hidden 40; first_kernel does unless
+            given, so that the whole image is seen.
         steps: Optimizer steps of the student in total, those of --pairs included.
         pairs: Steps at first that are regression on what the teacher makes of noise, by layers where the student is
             the teacher turned round (as many maps, whatever their networks), else by draws.
@@ -134,7 +135,8 @@ def student_fields(args: Arguments, teacher: Mapping[str, Any]) -> dict[str, Any
         raise InputError(
             f"--fields expects none of {', '.join(_FROM_THE_TEACHER)}, which are the teacher's, got {own[0]}"
         )
-    return {**teacher, "first_kernel": 2 * max(teacher["height"], teacher["width"]) - 1, **given}
+    whole = 2 * max(teacher["height"], teacher["width"]) - 1
+    return {**teacher, "first_kernel": max(whole, teacher["first_kernel"]), **given}
 
 
 def read_labelled(args: Arguments) -> Images | None:

@@ -153,8 +153,7 @@ def _is_same(ours: Bijector, theirs: Bijector) -> bool:
 
 
 def _settings(part: Bijector) -> list[tuple[type, dict[str, object]]]:
-    plain = (bool, int, float, str, tuple)
-    found = []
+    plain, found = (bool, int, float, str, tuple), []  # such as the margin of a logit, which is no buffer
     for module in part.modules():
         own = {name: value for name, value in vars(module).items() if isinstance(value, plain) and name != "training"}
         found.append((type(module), own))
