@@ -119,6 +119,8 @@ BIJECTORS = {
         None,
     ),
     "1x1 convolution": lambda: (InvertibleConv1x1(4), random(2, 4, 6), None),
+    "1x1 convolution, folded": lambda: (InvertibleConv1x1(4).folded(), random(2, 4, 6), None),
+    "1x1 convolution of factors, folded": lambda: (InvertibleConv1x1(4, "plu").folded(), random(2, 4, 6), None),
     "1x1 convolution, image": lambda: (InvertibleConv1x1(3), random(2, 3, 2, 4), None),
     "1x1 convolution, vectors": lambda: (InvertibleConv1x1(5), random(2, 5), None),
     "1x1 convolution, PLU": lambda: (InvertibleConv1x1(4, "plu"), random(2, 4, 6), None),

@@ -63,6 +63,10 @@ class InvertibleConv1x1(Bijector):
         c = self.channels
         return None if event[0] == c else f"{c} channels (C, ...)"
 
+    def folded(self) -> "FoldedConv1x1":
+        """A frozen equal of this map for inference, its inverse and its log-determinant worked out once."""
+        return FoldedConv1x1(self)
+
     def matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """W (C, C)."""
         if self.parametrization == "plain":
@@ -78,12 +82,41 @@ class InvertibleConv1x1(Bijector):
             return (matrix @ x.to(matrix.dtype).unsqueeze(-1).flatten(2)).reshape(x.shape).to(x.dtype)
 
     def _log_det(self, x: Tensor) -> Tensor:
-        dtype = log_det_dtype(x)
+        return x.shape[2:].numel() * self._log_det_of_one(log_det_dtype(x)) + zero_log_det(x)
+
+    def _log_det_of_one(self, dtype: torch.dtype) -> Tensor:
         if self.parametrization == "plu":
-            log_det = self.log_diagonal.to(dtype).sum()
-        else:
-            log_det = torch.linalg.slogdet(self.weight.to(dtype))[1]
-        return x.shape[2:].numel() * log_det + zero_log_det(x)
+            return self.log_diagonal.to(dtype).sum()
+        return torch.linalg.slogdet(self.weight.to(dtype))[1]
+
+
+class FoldedConv1x1(InvertibleConv1x1):
+    """An :class:`InvertibleConv1x1` with all that follows from its matrix kept beside it, in float64.
+
+    Factorising a matrix takes longer than multiplying by it, and on a CUDA device the host waits for it, which a CUDA
+    graph cannot record.
+
+    Args:
+        convolution: whose equal it is, as it is now.
+    """
+
+    def __init__(self, convolution: InvertibleConv1x1):
+        Bijector.__init__(self)
+        self.channels = convolution.channels
+        with torch.no_grad():
+            matrix = convolution.matrix(torch.float64)
+            self.register_buffer("weight", matrix.clone())
+            self.register_buffer("inverse_weight", torch.linalg.inv(matrix))
+            self.register_buffer("log_det_of_one", convolution._log_det_of_one(torch.float64))
+
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return self._multiply(self.inverse_weight.to(log_det_dtype(z)), z), -self._log_det(z)
+
+    def matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.weight.to(dtype)
+
+    def _log_det_of_one(self, dtype: torch.dtype) -> Tensor:
+        return self.log_det_of_one.to(dtype)
 
 
 class Permutation(Bijector):

@@ -242,4 +242,8 @@ class WaveGlow(VocoderModel):
             coupling.conditioner = coupling.conditioner.folded(dtype)
             if compile:
                 coupling.conditioner.compile()
+        for chain in [part for part in twin.layers.modules() if isinstance(part, Chain)]:
+            for i, part in enumerate(chain.bijectors):
+                if isinstance(part, InvertibleConv1x1):
+                    chain.bijectors[i] = part.folded()
         return twin.requires_grad_(False).eval()
