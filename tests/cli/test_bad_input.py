@@ -266,7 +266,9 @@ def test_a_wrong_command_line_is_refused_in_one_line(refused, words, expected):
     assert expected in refused(*words)
 
 
-@pytest.mark.parametrize("option", [("--temperature", "-0.1"), ("--temperature", "nan"), ("--denoise", "-1")])
+@pytest.mark.parametrize(
+    "option", [("--temperature", "-0.1"), ("--temperature", "nan"), ("--denoise", "-1"), ("--match", "-1")]
+)
 def test_options_out_of_range_are_refused(refused, checkpoint, clip, tmp_path, option):
     words = ("vocode", clip, "--model", checkpoint, "--out", tmp_path / "out", *option)
     assert option[1].strip("-0") in refused(*words)

@@ -88,6 +88,17 @@ def test_options_reach_the_vocoder(run, checkpoint, clip, tmp_path, option):
         assert np.abs(other).mean() < 0.997 * np.abs(plain).mean()
 
 
+def test_a_copy_is_matched_to_its_mel_on_request(run, checkpoint, clip, tmp_path):
+    assert run("vocode", clip, "--model", checkpoint, "--out", tmp_path / "plain")[0] == 0
+    assert run("vocode", clip, "--model", checkpoint, "--out", tmp_path / "matched", "--match", 3)[0] == 0
+    mel = MelSpectrogram(MelConfig())
+    asked, plain, matched = (
+        mel(torch.from_numpy(samples(name).astype("float32") / 32768)[None])
+        for name in (clip, tmp_path / "plain" / "clip.wav", tmp_path / "matched" / "clip.wav")
+    )
+    assert (matched - asked).abs().mean() < 0.7 * (plain - asked).abs().mean()
+
+
 def test_pictures_are_written_beside(run, checkpoint, clip, tmp_path):
     assert run("vocode", clip, "--model", checkpoint, "--out", tmp_path / "out", "--pictures")[0] == 0
     assert (tmp_path / "out" / "clip.png").read_bytes()[:4] == b"\x89PNG"

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from waveflow.audio import MelConfig
+from waveflow.audio import MelConfig, MelMatcher
 from waveflow.errors import InputError
 from waveflow.models import WaveGlow, load_model, read_config
 from waveflow.testing import check_bijector
@@ -315,6 +315,8 @@ def test_sources_that_are_no_folder(tmp_path, monkeypatch):
         (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, z=torch.zeros(1, 8, 128), temperature=1), "got both"),
         (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, lengths=torch.tensor([5])), "within 0 ... 4, got"),
         (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, chunk=0), "chunks of at least 1 frame"),
+        (lambda: waveglow().vocode(torch.zeros(1, 80, 4) - 4.5, match=-1), "match, rounds of scaling, of at least 0"),
+        (lambda: WaveGlow(match=-1, **SMALL), "match, rounds of scaling, of at least 0, got -1"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(call, message):
@@ -337,6 +339,30 @@ def test_ragged_items_are_denoised_as_if_alone():
     together = model.vocode(mel, z=z, lengths=torch.tensor([9, 4]), denoise=1.0)
     alone = model.vocode(mel[1:, :, :4], z=z[1:, :, :128], denoise=1.0)
     torch.testing.assert_close(together[1, : 4 * 256], alone[0], atol=1e-5, rtol=1e-4)
+
+
+def test_copies_are_matched_to_their_mels_as_if_alone():
+    model, (_, mel) = waveglow(), example(2, 9)
+    z = torch.randn(2, *model.latent_shape(9))
+    plain = model.vocode(mel, z=z)
+    matched = model.vocode(mel, z=z, match=2)
+    torch.testing.assert_close(matched, MelMatcher(model.mel_config)(plain, mel, 2))
+    assert not torch.allclose(matched, plain, atol=1e-2)
+    together = model.vocode(mel, z=z, lengths=torch.tensor([9, 4]), match=2)
+    alone = model.vocode(mel[1:, :, :4], z=z[1:, :, :128], match=2)
+    torch.testing.assert_close(together[1, : 4 * 256], alone[0], atol=1e-5, rtol=1e-4)
+    assert not together[1, 4 * 256 :].any()
+    short = model.vocode(mel[..., :2], z=z[..., :64], match=2)  # shorter than a frame
+    torch.testing.assert_close(short, model.vocode(mel[..., :2], z=z[..., :64]))
+
+
+def test_a_checkpoint_may_ask_for_matching(tmp_path):
+    model, (_, mel) = waveglow(match=2), example(1, 9)
+    model.save_pretrained(tmp_path)
+    loaded, z = load_model(tmp_path), torch.randn(1, *model.latent_shape(9))
+    torch.testing.assert_close(loaded.vocode(mel, z=z), model.vocode(mel, z=z, match=2))
+    plain = loaded.vocode(mel, z=z, match=0)
+    torch.testing.assert_close(MelMatcher(model.mel_config)(plain, mel, 2), model.vocode(mel, z=z))
 
 
 def test_copies_made_for_inference_are_neither_saved_nor_folded_again(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from waveflow.audio import MelConfig
+from waveflow.audio import MelConfig, MelMatcher
 from waveflow.bijectors.solvers import Sequential
 from waveflow.errors import InputError
 from waveflow.models import WaveNet, load_model
@@ -260,6 +260,15 @@ def test_denoiser_is_quiet_and_helps_with_speakers(caplog):
         assert model.denoiser(2)(torch.zeros(1, 4096), 0.1).shape == (1, 4096)
         assert model.vocode(mel, denoise=0.1, speaker=[1]).shape == (1, 576)
     assert not caplog.records
+
+
+def test_copies_are_matched_to_their_mels():
+    model = wavenet("whitened, speakers")
+    _, mel = example(1, 9)
+    z = noise(model, 1, 9)
+    plain, matched = (model.vocode(mel, z=z, speaker=[1], match=rounds) for rounds in (0, 2))
+    torch.testing.assert_close(matched, MelMatcher(model.mel_config)(plain, mel, 2))
+    assert not torch.allclose(matched, plain, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["mol", "whitened"])

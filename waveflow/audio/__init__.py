@@ -7,6 +7,7 @@ from waveflow.audio.mel_config import MEL_PRESETS, MelConfig
 from waveflow.audio.mel_envelope import MelEnvelope, autocorrelation
 from waveflow.audio.mel_files import MEL_SUFFIXES, read_mel, read_mel_config, write_mel
 from waveflow.audio.mel_filterbank import band_centres, mel_filterbank
+from waveflow.audio.mel_matching import MelMatcher
 from waveflow.audio.metrics import compare
 from waveflow.audio.pictures import mel_image, mel_picture
 from waveflow.audio.waveform import check_waveform, from_pcm16, to_pcm16
@@ -20,6 +21,7 @@ __all__ = [
     "Denoiser",
     "MelConfig",
     "MelEnvelope",
+    "MelMatcher",
     "MelSpectrogram",
     "audio_info",
     "autocorrelation",

@@ -142,6 +142,7 @@ def run(options: argparse.Namespace) -> None:
             "speaker": options.speaker,
             "method": options.method,
             "denoise": options.denoise,
+            "match": options.match,
             "seed": options.seed,
         }
         comparison = Comparison(contestants, stage.ceiling, settings)
@@ -264,7 +265,8 @@ def _ask(models: Mapping[str, VocoderModel], options: argparse.Namespace, device
     Raises:
         InputError: for a method or a voice that none of them has.
     """
-    asked: dict[str, dict[str, Any]] = {name: {} for name in models}
+    match = {} if options.match is None else {"match": options.match}
+    asked: dict[str, dict[str, Any]] = {name: dict(match) for name in models}
     if options.method not in (None, "auto"):  # which is what a model does by itself
         choosing = [name for name, model in models.items() if takes(model, "method")]
         if not choosing:

@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> None:
             "method": options.method,
             "temperature": options.temperature,
             "denoise": options.denoise,
+            "match": options.match,
             "seed": options.seed,
             "precision": options.precision,
         }

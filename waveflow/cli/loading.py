@@ -50,6 +50,13 @@ def add_synthesis_options(parser: argparse.ArgumentParser) -> None:
         metavar="STRENGTH",
         help="subtract this much of the vocoder's own tones; 0.1 is a good start (default: 0)",
     )
+    parser.add_argument(
+        "--match",
+        type=int,
+        metavar="N",
+        help="rounds of scaling the spectrum until the result has the mel that it was made from; 3 are a good start, 0 "
+        "is none (default: the checkpoint's own)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument(
         "--chunk-frames",
@@ -70,7 +77,7 @@ def check_synthesis_options(options: argparse.Namespace) -> str:
     if options.chunk_frames is not None and options.chunk_frames < 0:
         raise InputError(f"--chunk-frames expects 0 or more, got {options.chunk_frames}")
     check_seed(options.seed)
-    for name in ("temperature", "denoise"):
+    for name in ("temperature", "denoise", "match"):
         value = getattr(options, name)
         if value is not None and not value >= 0:
             raise InputError(f"--{name} expects 0 or more, got {value}")
@@ -92,7 +99,7 @@ def load_vocoder(options: argparse.Namespace, progress: bool = False, **settings
     device = check_synthesis_options(options)
     model = load_vocoder_of(options.model, device).for_inference(PRECISIONS[options.precision])
     method = None if options.method == "auto" else options.method  # which is what a model does by itself
-    asked = {"speaker": options.speaker, "method": method, **settings}
+    asked = {"speaker": options.speaker, "method": method, "match": options.match, **settings}
     if progress and takes(model, "progress"):
         asked["progress"] = True
     if all(value is None for value in asked.values()):

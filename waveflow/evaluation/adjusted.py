@@ -11,7 +11,12 @@ from waveflow.errors import InputError
 from waveflow.evaluation.likelihood import is_exact
 from waveflow.evaluation.vocoder import Vocoder
 
-_MEANING = {"method": "way of sampling to choose", "speaker": "speakers", "partial": "partial results to keep"}
+_MEANING = {
+    "method": "way of sampling to choose",
+    "speaker": "speakers",
+    "partial": "partial results to keep",
+    "match": "matching of mels",
+}
 
 
 class Adjusted(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from waveflow.audio import Denoiser, MelConfig, check_mel
+from waveflow.audio import Denoiser, MelConfig, MelMatcher, check_mel
 from waveflow.bijectors import Bijector, Chain, LinearPrediction
 from waveflow.context import Context, Ragged
 from waveflow.distributions import Base, Flow, StandardNormal
@@ -29,6 +29,7 @@ class VocoderConfig:
         whiten_block: samples for which one of its filters holds; divides the hop length.
         whiten_correction: channels of the network that corrects its envelope; 0 for none.
         temperature: default standard deviation of the latent in synthesis.
+        match: default rounds of scaling towards the mel in synthesis, see :class:`~waveflow.audio.MelMatcher`.
         mel: the mel that the model is conditioned on.
 
     Raises:
@@ -40,6 +41,7 @@ class VocoderConfig:
     whiten_block: int = 64
     whiten_correction: int = 0
     temperature: float = 1.0
+    match: int = 0
     mel: MelConfig = field(default_factory=MelConfig)
 
     def __post_init__(self):
@@ -55,6 +57,8 @@ class VocoderConfig:
             )
         if not self.temperature >= 0:
             raise InputError(f"{self._model} expects a temperature of at least 0, got {self.temperature}")
+        if self.match < 0:
+            raise InputError(f"{self._model} expects match, rounds of scaling, of at least 0, got {self.match}")
 
     @property
     def _model(self) -> str:
@@ -161,6 +165,7 @@ class VocoderModel(PretrainedModel):
         denoise: float = 0.0,
         generator: torch.Generator | None = None,
         chunk: int | None = None,
+        match: int | None = None,
     ) -> Tensor:
         """Turn mels into waveforms.
 
@@ -175,20 +180,22 @@ class VocoderModel(PretrainedModel):
                 make one ``denoiser()`` and apply it yourself.
             generator: of the draw.
             chunk: synthesise this many frames at a time, each with all the context it depends on: the same result in
-                memory that does not grow with the length. None: all at once.
+                memory that does not grow with the length (but for ``match``). None: all at once.
+            match: rounds of scaling the spectrum towards the mel (:class:`~waveflow.audio.MelMatcher`), before any bias
+                subtraction; waveforms shorter than a frame stay as they are. 0 for none, None for the checkpoint's own.
 
         Returns:
             (B, frames * hop_length), on the scale of [-1, 1] (not clipped).
 
         Raises:
-            InputError: for a mel, latent, temperature, chunk or lengths that do not fit.
+            InputError: for a mel, latent, temperature, chunk, rounds or lengths that do not fit.
             FloatingPointError: if the result is not finite.
         """
 
         def synthesise(z: Tensor, context: Context, temperature: float) -> Tensor:
             return self._synthesise_chunks(z, context, chunk or mel.shape[2])
 
-        return self._vocode(mel, temperature, z, lengths, denoise, generator, chunk, synthesise)
+        return self._vocode(mel, temperature, z, lengths, denoise, generator, chunk, match, synthesise)
 
     def draw_latent(self, frames: int, batch: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """Noise (B, *latent_shape(frames)) for ``vocode``."""
@@ -199,7 +206,7 @@ class VocoderModel(PretrainedModel):
     def denoiser(self) -> Denoiser:
         """A denoiser with the bias of this model."""
         return Denoiser.from_vocoder(
-            lambda mel: self.vocode(mel, temperature=0.0), self.config.mel.n_mels, device=self._like.device
+            lambda mel: self.vocode(mel, temperature=0.0, match=0), self.config.mel.n_mels, device=self._like.device
         )
 
     @property
@@ -248,11 +255,11 @@ class VocoderModel(PretrainedModel):
         denoise: float,
         generator: torch.Generator | None,
         chunk: int | None,
+        match: int | None,
         synthesise: Callable[[Tensor, Context, float], Tensor],
-        make_denoiser: Callable[[], Denoiser] | None = None,
     ) -> Tensor:
         # All of ``vocode`` but how waveforms are made of latents.
-        self._check(mel, z, temperature, lengths, chunk)
+        self._check(mel, z, temperature, lengths, chunk, match)
         batch, _, frames = mel.shape
         like = self._like
         if generator is not None and generator.device.type != like.device.type:
@@ -268,16 +275,25 @@ class VocoderModel(PretrainedModel):
         if not waveform.isfinite().all():
             name = type(self).__name__
             raise FloatingPointError(f"{name}.vocode gave samples that are not finite: is the model trained?")
-        denoiser = (make_denoiser or self.denoiser)() if denoise else None
-        if lengths is None:
+        denoiser = self.denoiser() if denoise else None
+        rounds = self.config.match if match is None else match
+        matcher = MelMatcher(self.config.mel).to(like.device) if rounds else None
+
+        def finish(waveform: Tensor, mel: Tensor) -> Tensor:
+            if matcher and waveform.shape[1] >= self.config.mel.min_samples:
+                waveform = matcher(waveform, mel[..., : waveform.shape[1] // self.config.mel.hop_length], rounds)
             return denoiser(waveform, denoise) if denoiser else waveform
+
+        if lengths is None:
+            return finish(waveform, mel)
         out = torch.zeros_like(waveform)
-        for i, end in enumerate((lengths * self.config.mel.hop_length).tolist()):
-            item = waveform[i : i + 1, :end]
-            out[i, :end] = denoiser(item, denoise)[0] if denoiser and end else item[0]
+        for i, frames in enumerate(lengths.tolist()):
+            end = frames * self.config.mel.hop_length
+            if frames:
+                out[i, :end] = finish(waveform[i : i + 1, :end], mel[i : i + 1, :, :frames])[0]
         return out
 
-    def _check(self, mel, z, temperature, lengths, chunk) -> None:
+    def _check(self, mel, z, temperature, lengths, chunk, match) -> None:
         name = type(self).__name__
         check_mel(mel, self.config.mel)
         if mel.ndim != 3:
@@ -301,6 +317,8 @@ class VocoderModel(PretrainedModel):
             )
         if chunk is not None and chunk < 1:
             raise InputError(f"{name}.vocode expects chunks of at least 1 frame, got {chunk}")
+        if match is not None and match < 0:
+            raise InputError(f"{name}.vocode expects match, rounds of scaling, of at least 0, got {match}")
 
 
 def load_vocoder(source: str | os.PathLike | None = None, device: torch.device | str = "cpu") -> VocoderModel:

@@ -283,6 +283,7 @@ class WaveNet(VocoderModel):
         progress: bool = False,
         partial: bool = False,
         speaker: Tensor | Sequence[int] | None = None,
+        match: int | None = None,
     ) -> Tensor:
         """Turn mels into waveforms.
 
@@ -304,17 +305,19 @@ class WaveNet(VocoderModel):
             progress: show a bar.
             partial: on Ctrl-C return the frames made so far, if there are any, instead of raising.
             speaker: (B,) whole numbers 0 ... ``speakers`` - 1; None where there is but one.
+            match: rounds of scaling the spectrum towards the mel (:class:`~waveflow.audio.MelMatcher`), before any bias
+                subtraction; waveforms shorter than a frame stay as they are. 0 for none, None for the checkpoint's own.
 
         Returns:
             (B, frames * hop_length), on the scale of [-1, 1] (not clipped); shorter where ``partial`` says so.
 
         Raises:
-            InputError: for a mel, latent, temperature, chunk, lengths or speakers that do not fit, or a method that is
-                unknown or cannot be had where the model is.
+            InputError: for a mel, latent, temperature, chunk, lengths, rounds or speakers that do not fit, or a method
+                that is unknown or cannot be had where the model is.
             FloatingPointError: if the result is not finite.
         """
         waveform = self._generate(
-            mel, temperature, z, lengths, denoise, generator, chunk, method, progress, partial, speaker
+            mel, temperature, z, lengths, denoise, generator, chunk, method, progress, partial, speaker, match
         )
         self._warn_of_floor(waveform, mel, lengths, speaker)
         return waveform
@@ -334,7 +337,7 @@ class WaveNet(VocoderModel):
         chosen = (speaker or 0,) if self.config.speakers else None
 
         def vocode(mel: Tensor) -> Tensor:
-            return self._generate(mel, temperature=0.0, speaker=None if chosen is None else chosen * len(mel))
+            return self._generate(mel, 0.0, speaker=None if chosen is None else chosen * len(mel), match=0)
 
         return Denoiser.from_vocoder(vocode, self.config.mel.n_mels, device=self._like.device)
 
@@ -386,6 +389,7 @@ class WaveNet(VocoderModel):
         progress: bool = False,
         partial: bool = False,
         speaker: Tensor | Sequence[int] | None = None,
+        match: int | None = None,
     ) -> Tensor:
         sampler = find_sampler(method, self._like)
         hop = self.config.mel.hop_length
@@ -417,7 +421,7 @@ class WaveNet(VocoderModel):
                 waveform = torch.where(inside, waveform, 0.0)
             return waveform
 
-        return self._vocode(mel, temperature, z, lengths, denoise, generator, chunk, synthesise)
+        return self._vocode(mel, temperature, z, lengths, denoise, generator, chunk, match, synthesise)
 
     def _warn_of_floor(self, waveform: Tensor, mel: Tensor, lengths: Tensor | None, speaker) -> None:
         frames = min(_LOOKED_AT, waveform.shape[1] // self.config.mel.hop_length)
