@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import logistic, norm
 
+from waveflow.bijectors import Coupling
 from waveflow.distributions import image_likelihood
 from waveflow.models import NICE
 
@@ -41,9 +42,10 @@ def saved_bytes(model, x):
 def test_density_is_that_of_the_paper(prior, density):
     model = perturbed(NICE(height=2, width=3, layers=3, hidden=(7, 5), prior=prior).eval().double())
     y = torch.rand(4, 1, 2, 3, dtype=torch.float64)
-    *couplings, scaling = model.flow.bijector[1]
+    scaling, *couplings = model.flow.bijector[1]
 
-    h = y.numpy().reshape(4, 6).copy()
+    log_scale = scaling.log_scale.detach().numpy()
+    h = (y.numpy().reshape(4, 6) + scaling.shift.detach().numpy()) * np.exp(log_scale)
     for i, coupling in enumerate(couplings):
         kept, changed = (h[:, 1::2], h[:, 0::2]) if i % 2 else (h[:, 0::2], h[:, 1::2])
         a = kept
@@ -51,11 +53,46 @@ def test_density_is_that_of_the_paper(prior, density):
             a = np.maximum(a @ layer.weight.detach().numpy().T + layer.bias.detach().numpy(), 0)
         last = coupling.conditioner.last
         changed += a @ last.weight.detach().numpy().T + last.bias.detach().numpy()
-    log_scale = scaling.log_scale.detach().numpy()
-    z = (h + scaling.shift.detach().numpy()) * np.exp(log_scale)
-
-    expected = density.logpdf(z).sum(1) + log_scale.sum()
+    expected = density.logpdf(h).sum(1) + log_scale.sum()
     np.testing.assert_allclose(model.flow.log_prob(y).detach().numpy(), expected, rtol=1e-10)
+
+
+def test_scaling_first_is_scaling_last():
+    """The same map, with the paper's order: the network's input divided by its scales, its output multiplied."""
+    model = perturbed(NICE(height=2, width=3, layers=2, hidden=(7, 5)).eval().double())
+    scaling, *couplings = copy.deepcopy(model.flow.bijector[1])
+    scale, shift = scaling.log_scale.exp(), scaling.shift
+    x = torch.rand(4, 6, dtype=torch.float64)
+    expected, _ = model.flow.bijector[1](x)
+    for i, coupling in enumerate(couplings):
+        halves = (slice(1, None, 2), slice(0, None, 2))
+        kept, changed = halves if i % 2 else halves[::-1]
+        network = coupling.conditioner
+        x = x.clone()
+        x[:, changed] += network((x[:, kept] + shift[kept]) * scale[kept]) / scale[changed]
+    torch.testing.assert_close((x + shift) * scale, expected)
+
+
+def test_networks_stay_alive():
+    """Images that are black but for a few pixels, as digits are: their scales are large."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    shown = 255 * (torch.rand(64, 1, 28, 28, generator=generator) < 0.05).to(torch.uint8)
+    shown[..., :4, :] = shown[..., -4:, :] = 0
+    model = NICE(hidden=(200,) * 5).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (-model.log_prob(shown).mean()).backward()
+        optimizer.step()
+    h = shown.flatten(1) / 256
+    for layer in model.flow.bijector[1]:
+        if isinstance(layer, Coupling):
+            a, _ = layer.partition.split(h)
+            for linear in layer.conditioner.layers:
+                a = linear(a).relu()
+            assert (a > 0).any(0).float().mean() > 0.2
+        h, _ = layer(h)
 
 
 def test_presets_are_the_papers():

@@ -41,10 +41,13 @@ class NICEConfig(ImageFlowConfig):
 
 
 class NICE(ImageFlow):
-    """Even and odd pixels take turns in being shifted by what follows from the others; a scale for each comes last.
+    r"""Each pixel is scaled; then even and odd ones take turns in being shifted by what follows from the others.
 
-    The scales are an ``ActNorm``: they start from the first batch, while the paper's start at 1. Its shift adds nothing
-    that the couplings' biases do not have.
+    The paper scales last. It is the same family of maps, as scales :math:`s_1, s_2` of the two halves pass through a
+    coupling: :math:`s_2 (x_2 + m(x_1)) = s_2 x_2 + m'(s_1 x_1)` with :math:`m'(u) = s_2\, m(u / s_1)`. But it begins
+    elsewhere. The scales are an ``ActNorm``, fitted to the first batch, and in the hundreds for a pixel that is nearly
+    always black: coming last, they multiply the gradients of all networks, whose rectifiers fall silent for good
+    within some hundred steps. The shift of the ActNorm adds nothing that the couplings' biases do not have.
 
     Constructed with the fields of :class:`NICEConfig` as keywords, or by ``from_preset(name)``:
 
@@ -79,7 +82,7 @@ class NICE(ImageFlow):
 
 def _layers(config: NICEConfig) -> Iterator[Bijector]:
     size = prod(config.image_shape)
+    yield ActNorm(size)
     for i in range(config.layers):
         network = MLP(size // 2, size // 2, config.hidden, config.classes)
         yield Coupling(Alternating(swap=i % 2 == 1), network, Shift())
-    yield ActNorm(size)
