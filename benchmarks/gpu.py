@@ -7,27 +7,34 @@
 Every figure is written to DIR/gpu.csv and DIR/gpu.md as soon as it is there, so whatever ends the process, what was
 measured stays. Random weights; wall-clock seconds, the least of several calls after a warm-up, the device idle before
 and after each. Synthesis is the layers from latent and mel to waveform, upsampling included (these presets have no
-whitening). FLOP are counted by torch.utils.flop_counter in the layers as they run eagerly, for training in those of
-memory="store"; "share" is of the rate of an 8192 x 8192 x 8192 product in bfloat16, measured first in the same process.
+whitening); compiled means compiled for that one shape, which "compile_seconds" tells the first call of. FLOP are
+counted by torch.utils.flop_counter in the layers as they run eagerly, for training in those of memory="store"; "share"
+is of the rate of an 8192 x 8192 x 8192 product in bfloat16, measured first in the same process. "peak_mib" of training
+is model, gradients, optimizer and activations.
 """
 
-import csv
-import io
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from gpu_table import (
+    Table,
+    allocated,
+    compile_for_one_shape,
+    end_after,
+    matmul_seconds,
+    peak_bytes,
+    seconds_of,
+)
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from waveflow.atomic import write_whole
 from waveflow.cli import parse_arguments, run_command
 from waveflow.errors import InputError
 from waveflow.evaluation import device_name
@@ -35,8 +42,16 @@ from waveflow.models import ParallelWaveNet, VocoderModel, WaveFlow, WaveGlow, W
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 RATE, HOP = 22050, 256
-FAILED = "failed"
-KEY = ("task", "model", "precision", "mode", "batch", "seconds")
+KEYS = ("task", "model", "precision", "mode", "batch", "seconds")
+FIGURES = (
+    "milliseconds",
+    "samples_per_second",
+    "times_real_time",
+    "tflops",
+    "share",
+    "peak_mib",
+    "compile_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +61,13 @@ class Sizes:
     product: int = 8192
     flows: tuple[str, ...] = ("WaveGlow ljspeech", "WaveFlow ljspeech-64", "ParallelWaveNet clarinet")
     batches: tuple[int, ...] = (1, 16)
-    seconds: tuple[float, ...] = (0.5, 2, 10)
+    seconds: tuple[float, ...] = (10, 2, 0.5)
     trained: tuple[tuple[str, int], ...] = (("WaveGlow ljspeech", 24), ("WaveFlow ljspeech-64", 8))
     segment: int = 16000
     wavenets: tuple[str, ...] = ("gaussian", "mol", "softmax", "small")
     sampled: tuple[int, ...] = (1, 32)
     frames: tuple[tuple[str, int], ...] = (("graph", 40), ("kernel", 8), ("incremental", 4), ("jacobi", 4), ("full", 1))
-    budget: float = 1.0  # seconds of calls for a figure, beyond the first two
+    budget: float = 1.0  # seconds of calls for a figure, beyond the warm-up
 
 
 TINY = Sizes(
@@ -101,32 +116,8 @@ class Arguments:
             raise InputError("--device is cuda, but PyTorch sees no CUDA device here; rehearse by --device cpu --tiny")
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A line of the table: what was measured, and what came out."""
-
-    task: str
-    model: str
-    precision: str = ""
-    mode: str = ""
-    batch: int = 1
-    seconds: float = 0.0
-    milliseconds: float | None = None
-    samples_per_second: float | None = None
-    times_real_time: float | None = None
-    tflops: float | None = None
-    share: float | None = None
-    peak_mib: float | None = None
-    note: str = ""
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What it is a figure of, as text."""
-        return tuple(_said(getattr(self, name)) for name in KEY)
-
-
-Measurement = tuple[Figure, Callable[[], dict]]
-"""What is to be measured, and the call that gives the other fields."""
+Measurement = tuple[dict[str, Any], Callable[[], dict]]
+"""The keys of what is to be measured, and the call that gives the figures."""
 
 
 class Bench:
@@ -142,87 +133,79 @@ class Bench:
         self.model = cache(self._model)
         self.fast = cache(self._fast)
         self.flop = cache(self._flop)
-        self.flop_trained: dict[tuple[str, str], int] = {}
+        self.flop_trained = cache(self._flop_trained)
         self.product = 0.0  # bf16 TFLOP/s of a matrix product
 
     def measurements(self, only: Sequence[str]) -> Iterator[Measurement]:
         """All of them, the most wanted first."""
         for precision in PRECISIONS:
             size = self.sizes.product
-            yield Figure("product", f"{size} cubed", precision), partial(self.matrix_product, size, precision)
-        yield from self._synthesis(("eager", "graph") if "synthesis" in only else ())
-        if "training" in only:
-            for precision in PRECISIONS:
-                for name, batch in self.sizes.trained:
-                    for memory in ("store", "invert"):
-                        said = Figure("training", name, precision, memory, batch, round(self.sizes.segment / RATE, 4))
-                        yield said, partial(self.training, name, precision, memory, batch)
-        if "sampling" in only:
-            for method, frames in self.sizes.frames:
-                for preset in self.sizes.wavenets:
-                    for batch in self.sizes.sampled:
-                        said = Figure(
-                            "sampling", f"WaveNet {preset}", "fp32", method, batch, round(frames * HOP / RATE, 4)
-                        )
-                        yield said, partial(self.sampling, preset, method, batch, frames)
-        yield from self._synthesis(("compiled", "compiled, graph") if "compiled" in only else ())
+            yield _keys("product", f"{size} cubed", precision), partial(self.matrix_product, size, precision)
+        for precision in PRECISIONS:
+            if "synthesis" in only:
+                yield from self._synthesis(precision, ("eager", "graph"))
+            if "training" in only:
+                yield from self._training(precision)
+            if "compiled" in only:
+                yield from self._synthesis(precision, ("compiled", "compiled, graph"))
+            if "sampling" in only and precision == "fp32":
+                yield from self._sampling()
 
-    def _synthesis(self, modes: Sequence[str]) -> Iterator[Measurement]:
-        for mode in modes:
-            for precision in PRECISIONS:
-                for name in self.sizes.flows:
-                    for batch in self.sizes.batches:
-                        for seconds in self.sizes.seconds:
-                            said = Figure("synthesis", name, precision, mode, batch, seconds)
-                            yield said, partial(self.synthesis, name, precision, mode, batch, seconds)
+    def _synthesis(self, precision: str, modes: Sequence[str]) -> Iterator[Measurement]:
+        for name in self.sizes.flows:
+            for seconds in self.sizes.seconds:
+                for batch in self.sizes.batches:
+                    for mode in modes:  # one after the other, so that what is compiled is compiled once
+                        keys = _keys("synthesis", name, precision, mode, batch, seconds)
+                        yield keys, partial(self.synthesis, name, precision, mode, batch, seconds)
+
+    def _training(self, precision: str) -> Iterator[Measurement]:
+        for name, batch in self.sizes.trained:
+            for memory in ("store", "invert"):
+                keys = _keys("training", name, precision, memory, batch, self.sizes.segment / RATE)
+                yield keys, partial(self.training, name, precision, memory, batch)
+
+    def _sampling(self) -> Iterator[Measurement]:
+        for method, frames in self.sizes.frames:
+            if (method, self.device) == ("kernel", "cuda"):
+                continue  # for CPUs
+            for preset in self.sizes.wavenets:
+                for batch in self.sizes.sampled:
+                    keys = _keys("sampling", f"WaveNet {preset}", "fp32", method, batch, frames * HOP / RATE)
+                    yield keys, partial(self.sampling, preset, method, batch, frames)
 
     @torch.no_grad()
     def matrix_product(self, size: int, precision: str) -> dict:
         """The rate of products of random matrices."""
-        a, b = (torch.randn(size, size, device=self.device, dtype=PRECISIONS[precision]) for _ in range(2))
-        seconds = self.least(lambda: a @ b)
+        seconds = matmul_seconds(self.device, PRECISIONS[precision], size)
         rate = 2 * size**3 / seconds / 1e12
-        self.product = self.product or rate  # bf16 comes first
+        if precision == "bf16":
+            self.product = rate
         return {"milliseconds": 1e3 * seconds, **self._rate(rate)}
 
     @torch.no_grad()
     def synthesis(self, name: str, precision: str, mode: str, batch: int, seconds: float) -> dict:
         """Waveforms of latents and mels."""
+        if mode == "compiled":
+            torch._dynamo.reset()  # code for one shape at a time
         layers = self.fast(name, precision, "compiled" in mode).layers
         z, mel = self._inputs(name, batch, seconds)
-        call = partial(layers.inverse, z, mel)
+        call, figures = partial(layers.inverse, z, mel), {}
+        if mode == "compiled":
+            figures["compile_seconds"] = seconds_of(call, self.device, 1, 0)
         took = self.least(self._captured(call) if "graph" in mode else call)
         samples = batch * mel.shape[2] * HOP
-        return self._figures(took, samples, batch * self.flop(name, seconds))
+        return figures | self._figures(took, samples, batch * self.flop(name, seconds))
 
     def training(self, name: str, precision: str, memory: str, batch: int) -> dict:
         """A step of Adam on random segments."""
-        torch.manual_seed(0)
-        segment = self.sizes.segment
-        model = type(self.model(name))(**{**vars(self.model(name).config), "memory": memory}).to(self.device)
-        model.load_state_dict(self.model(name).state_dict())
-        optimizer = torch.optim.Adam(model.parameters(), 1e-5, fused=self.device == "cuda")
-        waveform = 0.1 * torch.randn(batch, segment, device=self.device)
-        mel = torch.randn(batch, 80, -(-segment // HOP), device=self.device) - 5
-        low = torch.autocast(self.device, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-        def step(count: int = batch) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            with low:
-                loss = -model(waveform[:count], mel[:count]).mean() / segment
-            loss.backward()
-            optimizer.step()
-
-        if memory == "store":
-            with FlopCounterMode(display=False) as counter:
-                step(1)
-            self.flop_trained[name, precision] = batch * counter.get_total_flops()
-        step()
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        flop = batch * self.flop_trained(name)
+        before = allocated(self.device)
+        step = self._step(name, precision, memory, batch)
         took = self.least(step)
-        peak = {"peak_mib": torch.cuda.max_memory_allocated() / 2**20} if self.device == "cuda" else {}
-        return {**self._figures(took, batch * segment, self.flop_trained.get((name, precision))), **peak}
+        peak = peak_bytes(step, self.device, before)
+        figures = self._figures(took, batch * self.sizes.segment, flop)
+        return figures | ({} if peak is None else {"peak_mib": peak / 2**20})
 
     @torch.no_grad()
     def sampling(self, preset: str, method: str, batch: int, frames: int) -> dict:
@@ -233,27 +216,8 @@ class Bench:
         return self._figures(took, batch * frames * HOP)
 
     def least(self, call: Callable[[], object]) -> float:
-        """The least seconds of a call: of three at least, more where they are short, one where it takes long."""
-        first = self.seconds(call)
-        if first > 20:
-            return first
-        self.seconds(call)
-        times: list[float] = []
-        while not times or (len(times) < 30 and sum(times) < self.sizes.budget) or len(times) < min(3, 10 / times[0]):
-            times.append(self.seconds(call))
-        return min(times)
-
-    def seconds(self, call: Callable[[], object]) -> float:
-        """Of one call, the device idle before and after it."""
-        self._wait()
-        start = time.perf_counter()
-        call()
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        """The least seconds of a call."""
+        return seconds_of(call, self.device, budget=self.sizes.budget)
 
     def _model(self, name: str) -> VocoderModel:
         torch.manual_seed(0)
@@ -281,9 +245,35 @@ class Bench:
         return z.to(self.device), (torch.randn(batch, 80, frames, generator=generator) - 5).to(self.device)
 
     def _flop(self, name: str, seconds: float) -> int:
-        with FlopCounterMode(display=False) as counter:
-            self.fast(name, "fp32", False).layers.inverse(*self._inputs(name, 1, seconds))
+        layers, inputs = self.fast(name, "fp32", False).layers, self._inputs(name, 1, seconds)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            layers.inverse(*inputs)
         return counter.get_total_flops()
+
+    def _flop_trained(self, name: str) -> int:
+        step = self._step(name, "fp32", "store", 1)
+        with FlopCounterMode(display=False) as counter:
+            step()
+        return counter.get_total_flops()
+
+    def _step(self, name: str, precision: str, memory: str, batch: int) -> Callable[[], None]:
+        torch.manual_seed(0)
+        template, segment = self.model(name), self.sizes.segment
+        model = type(template)(**{**vars(template.config), "memory": memory}).to(self.device)
+        model.load_state_dict(template.state_dict())
+        optimizer = torch.optim.Adam(model.parameters(), 1e-5, fused=self.device == "cuda")
+        waveform = 0.1 * torch.randn(batch, segment, device=self.device)
+        mel = torch.randn(batch, 80, -(-segment // HOP), device=self.device) - 5
+        low = torch.autocast(self.device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with low:
+                loss = -model(waveform, mel).mean() / segment
+            loss.backward()
+            optimizer.step()
+
+        return step
 
     def _captured(self, call: Callable[[], object]) -> Callable[[], None]:
         if self.device != "cuda":
@@ -309,95 +299,31 @@ class Bench:
         }
 
     def _rate(self, tflops: float) -> dict:
-        return {"tflops": tflops, "share": tflops / self.product}
+        return {"tflops": tflops, "share": tflops / self.product if self.product else None}
 
 
-class Table:
-    """The figures so far, in a CSV file and as Markdown; each file whole after every figure.
-
-    Args:
-        folder: for ``gpu.csv`` and ``gpu.md``.
-        resume: begin with what is there.
-        heading: lines about where it was measured.
-
-    Raises:
-        InputError: if there is a table and ``resume`` is False, or it is no such table.
-    """
-
-    def __init__(self, folder: Path, resume: bool, heading: str):
-        self.csv, self.markdown, self.heading = folder / "gpu.csv", folder / "gpu.md", heading
-        self.rows: list[dict[str, str]] = []
-        if self.csv.exists():
-            if not resume:
-                raise InputError(f"{self.csv} is there already; say --resume, or another --out")
-            with open(self.csv, newline="") as file:
-                self.rows = list(csv.DictReader(file))
-            if self.rows and list(self.rows[0]) != [field.name for field in fields(Figure)]:
-                raise InputError(f"{self.csv}: not a table of this benchmark")
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __contains__(self, figure: Figure) -> bool:
-        """Whether it was measured; what failed was not."""
-        return any(
-            tuple(row[name] for name in KEY) == figure.key and not row["note"].startswith(FAILED) for row in self.rows
-        )
-
-    def add(self, figure: Figure) -> None:
-        """Write it down; a figure of the same thing makes way."""
-        self.rows = [row for row in self.rows if tuple(row[name] for name in KEY) != figure.key]
-        self.rows.append({name: _said(value) for name, value in asdict(figure).items()})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(self.csv, text.getvalue().encode())
-        write_whole(self.markdown, self.in_markdown().encode())
-
-    def in_markdown(self) -> str:
-        """A table for each task, without columns that are empty in it."""
-        parts = [self.heading]
-        for task in dict.fromkeys(row["task"] for row in self.rows):
-            rows = [row for row in self.rows if row["task"] == task]
-            names = [name for name in rows[0] if name != "task" and any(row[name] for row in rows)]
-            lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-            parts.append(f"## {task}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-        return "\n\n".join(parts) + "\n"
-
-
-def _said(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-    return "" if value is None else str(value)
+def _keys(task: str, model: str, precision: str, mode: str = "", batch: int = 1, seconds: float = 0.0) -> dict:
+    return dict(zip(KEYS, (task, model, precision, mode, batch, seconds), strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    start = time.monotonic()
     args = parse_arguments(Arguments, argv)
+    end = end_after(args.minutes)
     bench = Bench(args.device, TINY if args.tiny else Sizes())
     if args.device == "cpu":
         torch.set_num_threads(1)
-    torch._dynamo.config.recompile_limit = 64  # of layers and lengths; beyond it code would run eagerly, in silence
+    compile_for_one_shape()
     if args.tiny:
         torch.compiler.set_stance("force_eager")  # what is compiled is walked through, not compiled
     tf32 = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
     heading = f"# {device_name(args.device)}\n\ntorch {torch.__version__}; convolutions of fp32 in {tf32}"
-    table = Table(Path(args.out), args.resume, heading + (" (a rehearsal with small models)" if args.tiny else ""))
     print(heading, flush=True)
-    for figure, measure in bench.measurements(args.only):
-        if figure in table and figure.task != "product":
-            continue
-        if time.monotonic() - start > 60 * args.minutes:
-            print(f"stopped after {args.minutes:g} minutes; --resume goes on", flush=True)
-            return
-        try:
-            found = Figure(**{**asdict(figure), **measure()})
-        except Exception as error:  # out of memory, what cannot be captured or compiled: the rest is still measured
-            reason = " ".join(str(error).split())[:200].replace("|", "/")
-            found = Figure(**{**asdict(figure), "note": f"{FAILED}, {type(error).__name__}: {reason}"})
-        if args.device == "cuda":
-            torch.cuda.empty_cache()
-        table.add(found)
-        print(" ".join(f"{value:<10}" for value in table.rows[-1].values()).rstrip(), flush=True)
+    heading += " (a rehearsal with small models)" if args.tiny else ""
+    table = Table(Path(args.out) / "gpu.csv", KEYS, FIGURES, args.resume, end, heading=heading, by="task")
+    for keys, measure in bench.measurements(args.only):
+        table.measure(measure, again=keys["task"] == "product", **keys)
+    if table.left_out:
+        print(f"stopped after {args.minutes:g} minutes; {table.left_out} rows are left for --resume", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
 
 Glow is the preset cifar10: L = 3, K = 32, networks of width 512, 3x32x32. A training step is noise, density, gradients
 and Adam; sampling is noise, inverse and rounding to pixels, equal for both libraries. float32 lets convolutions use
-TF32, as PyTorch does unless told; bf16 is autocast. Times are the least of several calls, warm-up and compilation
-apart; peak memory is that of tensors. Operations are those of matrix products and convolutions, twice their
+TF32, as PyTorch does unless told; bf16 is autocast. Compiled are the networks in the couplings, each for its one shape:
+all of the flow at once, 96 steps, takes torch.compile many minutes. Times are the least of several calls, warm-up and
+compilation apart; peak memory is that of tensors. Operations are those of matrix products and convolutions, twice their
 multiplications, counted by PyTorch for one image with nothing rebuilt; the first rows say what the device makes of
 large products.
 
@@ -17,6 +18,7 @@ the papers' code does: its row is the time of one pass times the numbers of an i
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,7 +30,7 @@ from typing import Literal
 import torch
 from glow import perturb, smooth_images
 from glow_peers import Peer, normflows
-from gpu_table import Cell, Table, matmul_tflops, peak_megabytes, seconds_of
+from gpu_table import Cell, Table, compile_for_one_shape, end_after, matmul_seconds, peak_bytes, seconds_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,12 +38,14 @@ from waveflow.cli import parse_arguments, run_command
 from waveflow.errors import InputError
 from waveflow.evaluation.device_name import device_name
 from waveflow.models import GatedPixelCNN, Glow, ImageModel, PixelCNN, load_model
+from waveflow.networks import CouplingNet
 
 PIXELCNNS = {"PixelCNN": PixelCNN, "GatedPixelCNN": GatedPixelCNN}
 GLOW_KEYS = ("device", "library", "what", "precision", "mode", "memory", "batch")
 GLOW_FIGURES = ("images_per_second", "milliseconds", "peak_mb", "tflops", "parameters", "compile_seconds")
 PIXEL_KEYS = ("device", "model", "weights", "solver", "batch")
 PIXEL_FIGURES = ("images_per_second", "seconds", "rounds", "numbers")
+BUDGET = 5.0  # seconds of calls for a row, beyond the warm-up
 TINY = {"levels": 2, "steps": 1, "hidden": 8, "height": 8, "width": 8}
 TINY_PIXELS = {"height": 5, "width": 5, "hidden": 6, "layers": 1, "first_kernel": 3}
 
@@ -59,8 +63,8 @@ class Arguments:
         pixel_batches: Of PixelCNN, as [1, 16, 64].
         presets: Of PixelCNN, as [mnist-binary, cifar10].
         pixelcnn: Folders of trained PixelCNNs, instead of random weights.
-        repeats: Timed calls of each row.
-        minutes: After which no further row is begun; 0 for no limit.
+        repeats: Timed calls of each row at most.
+        minutes: After which no further row is begun.
         resume: Leave out the rows that are in --out.
         tiny: Sizes for a rehearsal.
     """
@@ -74,13 +78,13 @@ class Arguments:
     presets: tuple[str, ...] = ("mnist-binary", "mnist", "cifar10")
     pixelcnn: tuple[str, ...] = ()
     repeats: int = 10
-    minutes: float = 0.0
+    minutes: float = math.inf
     resume: bool = False
     tiny: bool = False
 
     def __post_init__(self):
-        if self.repeats < 1 or self.minutes < 0:
-            raise InputError("expected --repeats of at least 1 and --minutes of at least 0")
+        if self.repeats < 1 or not self.minutes > 0:
+            raise InputError("expected --repeats of at least 1 and positive --minutes")
         if min((*self.batches, *self.pixel_batches), default=1) < 1:
             raise InputError("--batches and --pixel-batches expect numbers of at least 1")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -92,43 +96,48 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
-    device, out = torch.device(args.device), Path(args.out)
+    end, device, out = end_after(args.minutes), torch.device(args.device), Path(args.out)
+    compile_for_one_shape()
     if args.tiny:
         torch.compiler.set_stance("force_eager")  # what is compiled is walked through, not compiled
     trained = {path: pixelcnn_of(path) for path in args.pixelcnn}
-    left_out = 0
+    tables = []
     if "glow" in args.parts:
-        table = Table(out / "glow.csv", GLOW_KEYS, GLOW_FIGURES, args.resume, args.minutes)
-        glow(table, device, args)
-        left_out += table.left_out
+        tables.append(Table(out / "glow.csv", GLOW_KEYS, GLOW_FIGURES, args.resume, end))
+        glow(tables[-1], device, args, "eager")
     if "pixelcnn" in args.parts:
-        table = Table(out / "pixelcnn.csv", PIXEL_KEYS, PIXEL_FIGURES, args.resume, args.minutes)
-        pixelcnn(table, device, args, trained)
-        left_out += table.left_out
+        tables.append(Table(out / "pixelcnn.csv", PIXEL_KEYS, PIXEL_FIGURES, args.resume, end))
+        pixelcnn(tables[-1], device, args, trained)
+    if "glow" in args.parts:  # last, since it takes long
+        glow(tables[0], device, args, "compiled")
+    left_out = sum(table.left_out for table in tables)
     print(f"tables: {out}" + (f"; {left_out} rows are left for --resume" if left_out else ""))
 
 
-def glow(table: Table, device: torch.device, args: Arguments) -> None:
+def glow(table: Table, device: torch.device, args: Arguments, mode: str) -> None:
+    if mode not in args.modes:
+        return
     name = device_name(device)
     for dtype in (torch.float32, torch.bfloat16):
         size = 256 if args.tiny else 8192
         key = {"device": name, "library": "PyTorch", "what": f"product of {size} x {size} matrices"}
         key |= {"precision": str(dtype)[6:], "mode": "eager", "memory": "", "batch": ""}
-        table.measure(lambda dtype=dtype, size=size: {"tflops": matmul_tflops(device, dtype, size)}, **key)
+        table.measure(
+            lambda dtype=dtype, size=size: {"tflops": 2 * size**3 / matmul_seconds(device, dtype, size) / 1e12}, **key
+        )
     rows = [
-        (mode, batch, precision, what, library, memory)
-        for mode, batch, precision, what, library, memory in product(
-            ("eager", "compiled"),
+        (batch, precision, what, library, memory)
+        for batch, precision, what, library, memory in product(
             args.batches,
             ("float32", "bf16"),
             ("training", "sampling"),
             ("waveflow", "normflows"),
             ("store", "invert"),
         )
-        # Activations are rebuilt in training, by waveflow; a compiled step cannot.
-        if mode in args.modes and (memory == "store" or (what, library, mode) == ("training", "waveflow", "eager"))
+        # Activations are rebuilt in training, by waveflow; what was compiled is not rebuilt in the same way.
+        if memory == "store" or (what, library, mode) == ("training", "waveflow", "eager")
     ]
-    for mode, batch, precision, what, library, memory in rows:
+    for batch, precision, what, library, memory in rows:
         key = {"device": name, "library": library, "what": what, "precision": precision}
         key |= {"mode": mode, "memory": memory, "batch": batch}
         table.measure(functools.partial(glow_row, device, args, library, what, precision, mode, memory, batch), **key)
@@ -152,18 +161,22 @@ def glow_row(
     operations = batch * operations_of(library, what, args.tiny, device)
     if mode == "compiled":
         torch._dynamo.reset()
-        compiled = torch.compile(peer.log_prob if what == "training" else peer.sample)
-        peer = Peer(peer.module, compiled, compiled, peer.inverse_error)
-        call = training(peer, images, autocast) if what == "training" else sampling(peer, batch, autocast)
+        for network in networks(peer.module):
+            network.compile()
         figures["compile_seconds"] = seconds_of(call, device, 1, 0)
-    repeats = 2 if args.tiny else args.repeats
-    seconds = seconds_of(call, device, repeats, 1 if args.tiny else 3)
+    seconds = seconds_of(call, device, args.repeats, 1 if args.tiny else 2, BUDGET)
     figures |= {
         "images_per_second": batch / seconds,
         "milliseconds": 1e3 * seconds,
         "tflops": operations / seconds / 1e12,
     }
-    return figures | {"peak_mb": peak_megabytes(call, device)}
+    peak = peak_bytes(call, device)
+    return figures | ({} if peak is None else {"peak_mb": round(peak / 1e6)})
+
+
+def networks(module: nn.Module) -> list[nn.Module]:
+    """Those in the couplings of a Glow of either library."""
+    return [part for part in module.modules() if isinstance(part, CouplingNet) or type(part).__name__ == "ConvNet2d"]
 
 
 def build(library: str, memory: str, tiny: bool, device: torch.device, batch: int) -> tuple[Peer, Tensor]:
@@ -245,11 +258,17 @@ def pixelcnn(table: Table, device: torch.device, args: Arguments, trained: Mappi
         table.measure(functools.partial(pixel_row, make, solver, batch, device, 1 if args.tiny else 3), **key)
 
 
-@torch.inference_mode()
-def pixel_row(make: Callable[[], ImageModel], solver: str, batch: int, device: torch.device, repeats: int):
+def pixel_row(
+    make: Callable[[], ImageModel], solver: str, batch: int, device: torch.device, repeats: int
+) -> Mapping[str, Cell]:
     """Measure one draw of a batch."""
     model = make().to(device).eval()
-    distribution, numbers = model.distribution, int(torch.tensor(model.image_shape).prod())
+    with torch.inference_mode():
+        return drawing(model, solver, batch, device, repeats)
+
+
+def drawing(model: ImageModel, solver: str, batch: int, device: torch.device, repeats: int) -> Mapping[str, Cell]:
+    distribution, numbers = model.distribution, math.prod(model.image_shape)
     generator = torch.Generator(device).manual_seed(0)
     u = torch.rand(batch, *model.image_shape, generator=generator, device=device).clamp_min(1e-7)
     label = torch.arange(batch, device=device) % max(1, model.config.classes)
@@ -257,14 +276,10 @@ def pixel_row(make: Callable[[], ImageModel], solver: str, batch: int, device: t
     if solver == "network a number":
         images = (u * model.config.values).floor()
         seconds = numbers * seconds_of(lambda: distribution.log_prob(images, context), device, 5)
-        return {
-            "images_per_second": batch / seconds,
-            "seconds": seconds,
-            "numbers": numbers,
-            "note": "not run to its end",
-        }
+        figures = {"images_per_second": batch / seconds, "seconds": seconds, "numbers": numbers}
+        return figures | {"note": "not run to its end"}
     rounds = distribution.solve(u, context, solver=solver).rounds
-    seconds = seconds_of(lambda: distribution.solve(u, context, solver=solver), device, repeats, 0)
+    seconds = seconds_of(lambda: distribution.solve(u, context, solver=solver), device, repeats, 0, BUDGET)
     figures = {"images_per_second": batch / seconds, "seconds": seconds, "numbers": numbers}
     return figures | ({"rounds": rounds} if solver == "jacobi" else {})
 

@@ -5,8 +5,9 @@
     python benchmarks/gpu_run.py --out more --start results --minutes 10 --train '...'    # goes on, there or elsewhere
 
 In --out, as it comes: tests.txt, gpu.csv, gpu.md, and the state of the training in files of --part-megabytes, packed
-anew at every checkpoint, so that whatever ends the process loses little. With --start a later call takes up the
-benchmark and the training where the files say; the run's own folder (--run), where it is still there, comes first.
+anew at every checkpoint, so that whatever ends the process loses little; SIGTERM ends it in good order. With --start a
+later call takes up the benchmark and the training where the files say; the run's own folder (--run), where it is still
+there, comes first.
 """
 
 import shlex
@@ -29,6 +30,7 @@ from waveflow.training.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 POLL = 2.0  # seconds between looks for a new checkpoint
 TO_STOP = 60.0  # seconds that a training is given to save itself
+TO_REPORT = 10.0  # seconds that tests are given to say what has failed
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Arguments:
     steps: int = 1_000_000
     run: str = "runs/gpu-run"
     light: bool = False
-    part_megabytes: float = 15.0
+    part_megabytes: float = 16.5
     device: Literal["cuda", "cpu"] = "cuda"
     tiny: bool = False
 
@@ -99,14 +101,17 @@ def surroundings() -> dict[str, str]:
 
 def test(args: Arguments, out: Path, clock: Clock) -> None:
     """The tests marked gpu; what they print goes to tests.txt."""
-    words = python("-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider", ROOT / "tests")
+    # Files that cannot be imported, for want of a library that other tests need, are told of and hold up none.
+    flags = ("-m", "gpu", "-q", "-rs", "--durations=5", "--continue-on-collection-errors", "-p", "no:cacheprovider")
     with open(out / "tests.txt", "w") as file:
+        words = python("-m", "pytest", *flags, ROOT / "tests")
+        process = subprocess.Popen(words, cwd=ROOT, env=surroundings(), stdout=file, stderr=file)
         try:
-            limit = min(60 * args.tests_minutes, clock.left())
-            done = subprocess.run(words, cwd=ROOT, env=surroundings(), stdout=file, stderr=file, timeout=limit)
-            said = f"exit code {done.returncode}"
+            said = f"exit code {process.wait(min(60 * args.tests_minutes, clock.left()))}"
         except subprocess.TimeoutExpired:
             said = f"stopped after {args.tests_minutes:g} minutes"
+        finally:
+            end(process, signal.SIGINT, TO_REPORT)
         file.write(f"{said}\n")
     print(f"tests: {said}", flush=True)
 
@@ -118,11 +123,25 @@ def measure(args: Arguments, out: Path, clock: Clock) -> None:
             shutil.copyfile(Path(args.start) / name, out / name)
     minutes = min(args.benchmark_minutes, clock.left() / 60)
     words = ["--out", out, "--device", args.device, "--minutes", minutes, "--resume", *(["--tiny"] * args.tiny)]
+    process = subprocess.Popen(python(ROOT / "benchmarks" / "gpu.py", *words), env=surroundings())
     try:
-        # its own limit is looked at between figures; one that takes long is cut off
-        subprocess.run(python(ROOT / "benchmarks" / "gpu.py", *words), env=surroundings(), timeout=60 * minutes + 30)
+        # its own limit is looked at between figures, and soon after it they are broken off where Python can do so
+        process.wait(min(60 * minutes + 30, clock.left()))
     except subprocess.TimeoutExpired:
         print("benchmark: cut off", flush=True)
+    finally:
+        end(process, signal.SIGTERM, 1.0)
+
+
+def end(process: subprocess.Popen, signum: int, grace: float) -> None:
+    """Have a process end, if it has not: by a signal, or where that is of no avail for so many seconds by force."""
+    if process.poll() is None:
+        process.send_signal(signum)
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def train(args: Arguments, out: Path, clock: Clock) -> None:
@@ -140,13 +159,7 @@ def train(args: Arguments, out: Path, clock: Clock) -> None:
             time.sleep(min(POLL, clock.left()))
             packed = keep(run, args, out, packed)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)  # saves before it leaves
-            try:
-                process.wait(TO_STOP)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process, signal.SIGTERM, TO_STOP)  # saves before it leaves
         keep(run, args, out, packed)
     if process.returncode not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):  # the last: before its first step
         raise InputError(f"the training ended with exit code {process.returncode}; it says above why")
@@ -163,6 +176,7 @@ def keep(run: RunFolder, args: Arguments, out: Path, packed: str | None) -> str 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # through what ends the processes
     clock, out = Clock(args.minutes), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     if args.tests_minutes > 0:
@@ -171,8 +185,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure(args, out, clock)
     if args.train and clock.left() > TO_STOP:
         train(args, out, clock)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    print(f"{out}: {', '.join(sorted(file.name for file in out.iterdir()))}; {size / 1e6:.1f} MB", flush=True)
+    files = sorted(out.iterdir())
+    size = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{out}: {', '.join(file.name for file in files)}; {len(files)} files, {size:.1f} MB", flush=True)
 
 
 if __name__ == "__main__":

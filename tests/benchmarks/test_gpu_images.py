@@ -21,7 +21,8 @@ def gpu_images(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import gpu_images
 
-    yield gpu_images
+    with torch._dynamo.config.patch(recompile_limit=8, automatic_dynamic_shapes=True):
+        yield gpu_images
     torch.compiler.set_stance("default")
 
 
@@ -85,7 +86,7 @@ def test_a_row_that_fails_says_so_and_is_tried_again(gpu_images, tmp_path):
 
     table().measure(fail, what="x, y")
     assert rows(tmp_path / "a.csv") == [{"what": "x, y", "seconds": "", "note": rows(tmp_path / "a.csv")[0]["note"]}]
-    assert rows(tmp_path / "a.csv")[0]["note"] == 'failed: OutOfMemoryError: no "memory", none'
+    assert rows(tmp_path / "a.csv")[0]["note"] == 'failed, OutOfMemoryError: no "memory", none at all'
     table().measure(lambda: {"seconds": 0.12345}, what="x, y")
     table().measure(fail, what="x, y")
     assert rows(tmp_path / "a.csv") == [{"what": "x, y", "seconds": "0.1235", "note": ""}]
@@ -124,3 +125,14 @@ def test_trained_pixelcnns_are_drawn_from(run, tmp_path):
 def test_bad_input_is_one_line(words, message, run, tmp_path):
     code, _, errors = run(*TINY, *words, "--out", tmp_path / "out")
     assert code == 2 and message in errors and "Traceback" not in errors and not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_no_row_fails(run, tmp_path):
+    words = ("--tiny", "--batches", "[2]", "--pixel-batches", "[2]", "--out", tmp_path)
+    code, _, errors = run(*words)
+    assert code == 0, errors
+    table = [row for row in rows(tmp_path / "glow.csv") if row["library"] != "normflows"]
+    assert [row for row in (*table, *rows(tmp_path / "pixelcnn.csv")) if row["note"].startswith("failed")] == []
+    assert all(float(row["peak_mb"]) >= 0 for row in table if row["library"] == "waveflow")

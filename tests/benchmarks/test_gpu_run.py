@@ -58,21 +58,50 @@ def test_stops_a_training_whose_time_is_over(gpu_run, tmp_path, monkeypatch, cap
 def test_tests_and_benchmark_leave_what_they_say(gpu_run, tmp_path, monkeypatch):
     (tmp_path / "before").mkdir()
     (tmp_path / "before" / "gpu.csv").write_text("figures")
-    called = []
+    called, signals = [], []
 
-    def run(words, **options):
-        called.append(words)
-        if "pytest" in words:
-            options["stdout"].write("2 passed\n")
-            return gpu_run.subprocess.CompletedProcess(words, 0)
-        raise gpu_run.subprocess.TimeoutExpired(words, 1)
+    class Process:
+        def __init__(self, words, **options):
+            called.append(words)
+            self.tests = "pytest" in words
+            if self.tests:
+                options["stdout"].write("2 passed\n")
 
-    monkeypatch.setattr(gpu_run.subprocess, "run", run)
+        def wait(self, timeout):
+            if not self.tests and not signals:
+                raise gpu_run.subprocess.TimeoutExpired("benchmark", timeout)
+            return 0
+
+        def poll(self):
+            return 0 if self.tests or signals else None
+
+        def send_signal(self, signum):
+            signals.append(signum)
+
+    monkeypatch.setattr(gpu_run.subprocess, "Popen", Process)
     assert call(gpu_run, "--out", tmp_path / "out", "--start", tmp_path / "before") == 0
     tests, benchmark = called
+    assert signals == [gpu_run.signal.SIGTERM]
     assert tests[2:7] == ["-m", "pytest", "-m", "gpu", "-q"] and {"--resume", "--tiny"} <= set(benchmark)
     assert (tmp_path / "out" / "tests.txt").read_text() == "2 passed\nexit code 0\n"
     assert (tmp_path / "out" / "gpu.csv").read_text() == "figures"
+
+
+def test_tests_that_take_too_long_still_say_what_failed(gpu_run, tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_it.py").write_text(
+        "import pytest, time\npytestmark = pytest.mark.gpu\n"
+        "def test_fails():\n    assert 1 == 2, 'so it is'\n"
+        "def test_never_ends():\n    time.sleep(60)\n"
+    )
+    (tmp_path / "tests" / "test_other.py").write_text("import no_such_library\n")
+    monkeypatch.setattr(gpu_run, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu_run, "surroundings", lambda: dict(gpu_run.environ))
+    (tmp_path / "out").mkdir()
+    args = gpu_run.Arguments(tests_minutes=0.1)
+    gpu_run.test(args, tmp_path / "out", gpu_run.Clock(1))
+    said = (tmp_path / "out" / "tests.txt").read_text()
+    assert "so it is" in said and "no_such_library" in said and said.endswith("stopped after 0.1 minutes\n")
 
 
 @pytest.mark.parametrize(
