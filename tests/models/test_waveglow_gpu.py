@@ -28,9 +28,25 @@ def test_likelihood_and_synthesis(model):
     model.cuda()
     torch.testing.assert_close(model.log_prob(waveform.cuda(), mel.cuda()).cpu(), expected, rtol=1e-4, atol=1)
     assert (model.vocode(mel, z=z).cpu() - sound).norm() < 1e-3 * sound.norm()
-    for dtype, allowed in ((torch.float32, 1e-3), (torch.bfloat16, 0.1), (torch.float16, 0.02)):
+    for dtype, allowed in ((torch.float32, 1e-3), (torch.bfloat16, 0.02), (torch.float16, 0.005)):
         fast = model.for_inference(dtype).vocode(mel, z=z).cpu()
         assert (fast - sound).norm() < allowed * sound.norm()
+
+
+@torch.no_grad()
+def test_synthesis_can_be_captured_by_a_cuda_graph(model):
+    _, mel = example()
+    fast, mel = model.cuda().for_inference(), mel.cuda()
+    z = torch.randn(2, *model.latent_shape(40), device="cuda")
+    expected = fast.layers.inverse(z, mel)[0]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = fast.layers.inverse(z, mel)[0]
+    for _ in range(2):  # what it replays reads its inputs anew
+        graph.replay()
+        assert (found - expected).norm() < 1e-4 * expected.norm()
+        z.mul_(2)
+        expected = fast.layers.inverse(z, mel)[0]
 
 
 def test_gradients_of_both_memory_modes(model):
@@ -52,4 +68,4 @@ def test_bfloat16_training_step(model):
         loss = -model(waveform, mel).mean()
     loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    assert abs(loss + exact) < 0.05 * waveform.shape[1]
+    assert abs(loss + exact) < 0.01 * waveform.shape[1] + 0.002 * abs(exact)
