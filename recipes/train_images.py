@@ -143,6 +143,7 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # through what ends and packs the runs
     out, names = Path(args.out), args.only or tuple(PLANS)
     if args.unpack:
         unpack(Path(args.unpack), out)
@@ -181,7 +182,7 @@ def carry(args: Arguments, names: Sequence[str]) -> list[str]:
 
 def command(name: str, args: Arguments, report: bool) -> list[str]:
     """The recipe's command line; for a report, of a run that has had all its steps."""
-    plan, run = PLANS[name], Path(args.out) / name
+    plan, run = PLANS[name], (Path(args.out) / name).absolute()
     words = [
         sys.executable,
         str(ROOT / plan.script),
@@ -197,7 +198,13 @@ def command(name: str, args: Arguments, report: bool) -> list[str]:
         words += [*_words(plan.tiny), "--batch-size", "8", "--validate-images", "10", "--samples", "4"]
         words += ["--test-images", "10"]
     else:
-        words += [*_words(plan.words), "--path", str(Path(args.data) / plan.folder), "--validate-images", "0"]
+        words += [
+            *_words(plan.words),
+            "--path",
+            str((Path(args.data) / plan.folder).absolute()),
+            "--validate-images",
+            "0",
+        ]
     words += ["--steps", "1" if report else str(args.steps)]
     return words + (["--resume"] if report or any((run / "checkpoints").glob("step-*.safetensors")) else [])
 
