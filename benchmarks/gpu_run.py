@@ -4,17 +4,18 @@
         --train 'recipes/ljspeech/train_waveglow.py --data DIR --preset small --precision bf16-mixed --batch-size 32'
     python benchmarks/gpu_run.py --out more --start results --minutes 10 --train '...'    # goes on, there or elsewhere
 
-In --out, as it comes: tests.txt, gpu.csv, gpu.md, and the state of the training in files of --part-megabytes, packed
-anew at every checkpoint, so that whatever ends the process loses little; SIGTERM ends it in good order. With --start a
-later call takes up the benchmark and the training where the files say; the run's own folder (--run), where it is still
-there, comes first.
+In --out, as it comes: tests.txt, gpu.csv and gpu.md, which are gathered in reports.tar when a training begins, and the
+state of the training in files of --part-megabytes, packed anew at every checkpoint. So whatever ends the process loses
+little, and few files have to be carried; SIGTERM ends it in good order. With --start a later call goes on with both
+where the files say; the run's own folder (--run), where it is still there, comes first.
 """
 
+import io
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from os import environ
 from pathlib import Path
 from typing import Literal
 
+from waveflow.atomic import write_whole
 from waveflow.cli import parse_arguments, run_command
 from waveflow.errors import InputError
 from waveflow.training.packed_state import pack_state, unpack_state
@@ -30,6 +32,7 @@ from waveflow.training.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 POLL = 2.0  # seconds between looks for a new checkpoint
 TO_STOP = 60.0  # seconds that a training is given to save itself
+REPORTS = ("tests.txt", "gpu.csv", "gpu.md")
 TO_REPORT = 10.0  # seconds that tests are given to say what has failed
 
 
@@ -55,7 +58,7 @@ class Arguments:
     out: str = "results"
     minutes: float = 10.0
     start: str | None = None
-    tests_minutes: float = 2.0
+    tests_minutes: float = 3.0
     benchmark_minutes: float = 4.0
     train: str = ""
     steps: int = 1_000_000
@@ -118,9 +121,10 @@ def test(args: Arguments, out: Path, clock: Clock) -> None:
 
 def measure(args: Arguments, out: Path, clock: Clock) -> None:
     """benchmarks/gpu.py, going on where an earlier one was."""
-    for name in ("gpu.csv", "gpu.md") if args.start else ():
-        if (Path(args.start) / name).exists() and not (out / name).exists():
-            shutil.copyfile(Path(args.start) / name, out / name)
+    if args.start:
+        for name, content in reports(Path(args.start)).items():
+            if name != "tests.txt" and not (out / name).exists():
+                write_whole(out / name, content)
     minutes = min(args.benchmark_minutes, clock.left() / 60)
     words = ["--out", out, "--device", args.device, "--minutes", minutes, "--resume", *(["--tiny"] * args.tiny)]
     process = subprocess.Popen(python(ROOT / "benchmarks" / "gpu.py", *words), env=surroundings())
@@ -131,6 +135,28 @@ def measure(args: Arguments, out: Path, clock: Clock) -> None:
         print("benchmark: cut off", flush=True)
     finally:
         end(process, signal.SIGTERM, 1.0)
+
+
+def reports(folder: Path) -> dict[str, bytes]:
+    """What tests and benchmark left there, by name, be it packed or not."""
+    found = {}
+    if (folder / "reports.tar").exists():
+        with tarfile.open(folder / "reports.tar") as archive:
+            found = {member.name: archive.extractfile(member).read() for member in archive}
+    return found | {name: (folder / name).read_bytes() for name in REPORTS if (folder / name).exists()}
+
+
+def gather(folder: Path) -> None:
+    """Make one file of the reports."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, text in reports(folder).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
+    write_whole(folder / "reports.tar", content.getvalue())
+    for name in REPORTS:
+        (folder / name).unlink(missing_ok=True)
 
 
 def end(process: subprocess.Popen, signum: int, grace: float) -> None:
@@ -184,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.benchmark_minutes > 0:
         measure(args, out, clock)
     if args.train and clock.left() > TO_STOP:
+        gather(out)
         train(args, out, clock)
     files = sorted(out.iterdir())
     size = sum(file.stat().st_size for file in files) / 1e6

@@ -95,7 +95,8 @@ class Table:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
         row = dict.fromkeys(self.columns, "") | key | found
-        self.rows = [r for r in self.rows if not self._is(r, key)] + [row]
+        places = [place for place, old in enumerate(self.rows) if self._is(old, key)] or [len(self.rows)]
+        self.rows[places[0] : places[0] + 1] = [row]
         self._write()
         shown = [*filter(None, key.values()), *(f"{name} {value}" for name, value in found.items() if value)]
         print("  ".join(shown), flush=True)
