@@ -17,6 +17,12 @@ _FIGURES = {
     "real_time_factor": ("seconds of work per second of audio", "{:.3f}"),
 }
 
+_MATCHED = """
+Matched means: the spectrum of a copy is scaled, phases kept, until its mel is nearly the one that was asked for
+(`waveflow.audio.MelMatcher`; `match=0` leaves it out). That would do much for noise, too, so how good the model is, the
+other columns say.
+"""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -57,8 +63,9 @@ class Measured:
     Attributes:
         clips: names of the clips.
         seconds: their length together.
-        trained: means of the weights as they were trained.
-        shipped: means of the weights as they are in the folder.
+        trained: means of the weights as they were trained, copies not matched to their mels.
+        plain: likewise of the weights as they are in the folder; None where ``shipped`` does not match either.
+        shipped: means of the model in the folder, by its own settings.
         device: where.
         exact: whether the likelihood is exact, not a lower bound.
     """
@@ -66,6 +73,7 @@ class Measured:
     clips: Sequence[str]
     seconds: float
     trained: Mapping[str, float | None]
+    plain: Mapping[str, float | None] | None
     shipped: Mapping[str, float | None]
     device: str
     exact: bool
@@ -90,10 +98,16 @@ def model_card(
     made = f"preset `{preset}`" if preset else "a configuration of its own"
     settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in training.settings.items())
     bound = "" if measured.exact else " (a lower bound)"
+    columns = {"as trained": measured.trained, "as shipped": measured.shipped}
+    if measured.plain is not None:
+        rounds = model.config.match
+        columns = {"as trained, not matched": measured.trained, "as shipped, not matched": measured.plain}
+        columns[f"as shipped, {rounds} round{'s' * (rounds > 1)}"] = measured.shipped
     rows = "\n".join(
-        f"| {title} | {_cell(measured.trained.get(key), form)} | {_cell(measured.shipped.get(key), form)} |"
+        f"| {title} |" + "".join(f" {_cell(figures.get(key), form)} |" for figures in columns.values())
         for key, (title, form) in _FIGURES.items()
     )
+    heads = "|".join(f" {name} " for name in columns)
     listed = "\n".join(f"| [{clip}](samples/{clip}.flac) | [mels](samples/{clip}.png) |" for clip in samples)
     return f"""# {name}
 
@@ -108,7 +122,7 @@ waveform = load_vocoder("{name}").vocode(mel)  # (B, {mel.n_mels}, frames) -> (B
 ```
 
 - Mel: {mel.describe()}.
-- Temperature by default: {model.config.temperature:g}.
+- Temperature by default: {model.config.temperature:g}; rounds of matching the mel: {model.config.match}.
 - Weights: `model.safetensors`, {size / 1e6:.1f} MB, parameters rounded to bfloat16; they are loaded as float32.
 
 ## Training
@@ -132,10 +146,10 @@ On {len(measured.clips)} clips that it was not trained on, {measured.clips[0]} t
 ({measured.seconds:.0f} s), whole; copies at the default temperature; likelihood{bound} with the Gaussian constant and
 uniform noise of one 16-bit step. Measured by the script that made this folder, on {measured.device}.
 
-| | as trained | as shipped |
-| --- | --- | --- |
+| |{heads}|
+| --- |{" --- |" * len(columns)}
 {rows}
-
+{_MATCHED if measured.plain is not None else ""}
 Clip by clip: [figures.json](figures.json).
 
 ## What it sounds like
@@ -159,9 +173,10 @@ The weights and the sounds here are under the licence of this repository, MIT.
 
 
 def _alike(model: VocoderModel, fields: Mapping[str, Any]) -> bool:
-    """Whether the model has this preset's configuration; the temperature is chosen by each run."""
-    apart = {"temperature": model.config.temperature, "memory": getattr(model.config, "memory", None)}
-    return model.Config(**{**fields, **{k: v for k, v in apart.items() if v is not None}}) == model.config
+    """Whether the model has this preset's configuration; temperature and matching are chosen by each run."""
+    own = model.config
+    apart = {"temperature": own.temperature, "match": own.match, "memory": getattr(own, "memory", None)}
+    return model.Config(**{**fields, **{k: v for k, v in apart.items() if v is not None}}) == own
 
 
 def _times(model: VocoderModel, training: Training) -> float:

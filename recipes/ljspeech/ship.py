@@ -1,5 +1,6 @@
 """Make a folder that can be shipped of a training run: rounded weights, measured again, with a card and sounds."""
 
+import dataclasses
 import json
 import math
 import re
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from model_card import Measured, Training, model_card
@@ -19,6 +21,7 @@ from waveflow.cli import parse_arguments, run_command
 from waveflow.data import Clip, SpeechItem, WholeClips, find_clips, split_clips
 from waveflow.errors import InputError
 from waveflow.evaluation import Report, device_name, evaluate
+from waveflow.evaluation.adjusted import Adjusted
 from waveflow.models import VocoderModel, load_vocoder
 from waveflow.models.shipped import BEST, SHIPPED
 from waveflow.threads import use_threads
@@ -44,6 +47,8 @@ class Arguments:
         hours: How long (default: what the run's TensorBoard events span).
         rights: In the recordings, a sentence for the card (default: those of LJ Speech).
         clips: Held-out clips whose copies are kept.
+        match: Rounds by which it scales its copies towards their mels unless told otherwise; 0 for none. The card has
+            the figures without, too.
         out: Folder that the model's folder is made in (default: checkpoints/ in the package).
         best: Make it the one that is used where none is named, as the first one is anyway.
         replace: Put it in the place of one of that name.
@@ -60,6 +65,7 @@ class Arguments:
     hours: float | None = None
     rights: str = LJSPEECH
     clips: int = 6
+    match: int = 3
     out: str | None = None
     best: bool = False
     replace: bool = False
@@ -74,6 +80,8 @@ class Arguments:
         for name in ("segment", "clips"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} expects at least 1, got {getattr(self, name)}")
+        if self.match < 0:
+            raise InputError(f"--match expects 0 or more, got {self.match}")
         if self.hours is not None and not 0 < self.hours < math.inf:
             raise InputError(f"--hours expects a positive number, got {self.hours}")
 
@@ -92,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = describe(args, run, train)
     curves = read_curves(run.logs / "metrics.csv", training.steps)
     trained = load_vocoder(run.path, args.device)
+    trained.config = dataclasses.replace(trained.config, match=args.match)
 
     with staged_folder(target, args.replace) as staged:
         trained.save_pretrained(staged, torch.bfloat16)
@@ -102,19 +111,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         data = WholeClips(held_out, shipped.mel_config)
         stage = Stage(staged / "samples", shipped, args.clips)
-        before = measure(trained, data, args.seed)
-        report = measure(shipped, data, args.seed, stage)
+        before = measure(trained, data, args.seed, match=0)
+        plain = measure(shipped, data, args.seed, match=0) if args.match else None
+        report = measure(shipped, data, args.seed, heard=stage)
         figures = {
             "device": device_name(args.device),
             "seed": args.seed,
             "temperature": shipped.config.temperature,
-            "trained": {k: v for k, v in before.to_dict().items() if k != "per_clip"},
+            "match": shipped.config.match,
+            "trained": means(before),
+            "unmatched": plain and means(plain),
             "shipped": report.to_dict(),
         }
         measured = Measured(
             [clip.name for clip in report.clips],
             sum(clip.seconds for clip in report.clips),
             before.figures(),
+            plain and plain.figures(),
             report.figures(),
             figures["device"],
             report.exact,
@@ -131,9 +144,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{target}: {size / 1e6:.1f} MB of weights, {total / 1e6:.1f} MB with all; read {target / 'README.md'}")
 
 
-def measure(model: VocoderModel, data: WholeClips, seed: int, heard=None) -> Report:
-    """The figures of a model at its own temperature."""
-    return evaluate(model.for_inference(), data, seed=seed, chunk=CHUNK, progress=True, heard=heard)
+def measure(model: VocoderModel, data: WholeClips, seed: int, match: int | None = None, heard=None) -> Report:
+    """The figures of a model at its own temperature, and unless told otherwise by its own rounds of matching."""
+    ready = Adjusted(model.for_inference(), match=match)
+    return evaluate(ready, data, seed=seed, chunk=CHUNK, progress=True, heard=heard)
+
+
+def means(report: Report) -> dict[str, Any]:
+    """What it says of all clips together."""
+    return {name: value for name, value in report.to_dict().items() if name != "per_clip"}
 
 
 class Stage:

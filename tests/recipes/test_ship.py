@@ -132,8 +132,12 @@ def test_leaves_a_folder_that_speaks_and_says_what_it_is(ship, run, data, tmp_pa
         assert told["stoi"] == pytest.approx(mean_stoi(found, held_out), abs=1e-3)
     assert figures["shipped"]["nats_per_sample"] != figures["trained"]["nats_per_sample"]
     card = (folder / "README.md").read_text()
-    row = [f"{figures[which]['nats_per_sample']:.3f}" for which in ("trained", "shipped")]
-    assert f"| nats per sample | {row[0]} | {row[1]} |" in card
+    for key, name, digits in (("nats_per_sample", "nats per sample", 3), ("mcd", "MCD, dB", 2)):
+        row = [f"{figures[which][key]:.{digits}f}" for which in ("trained", "unmatched", "shipped")]
+        assert f"| {name} | {' | '.join(row)} |" in card
+    assert model.config.match == 3 and before.config.match == 0
+    assert figures["shipped"]["log_mel_l1"] < 0.7 * figures["unmatched"]["log_mel_l1"]
+    assert "| as shipped, 3 rounds |" in card and "That would do much for noise, too" in card
     for said in ("40 of 2 segments of 2,048 samples", "an abacus", "10 clips, 0.1 minutes"):
         assert said in card
     assert "0.2 million: every one 0.9 times" in card  # 40 x 2 x 2048 of 10 x 17640
@@ -145,6 +149,14 @@ def test_leaves_a_folder_that_speaks_and_says_what_it_is(ship, run, data, tmp_pa
     expected = model.vocode(held_out[0]["mel"][None], generator=z)[0].clamp(-1, 1)
     np.testing.assert_allclose(copy, expected, atol=1e-3)
     assert imread(folder / "samples" / "clip-10.png").std() > 0.05
+
+
+def test_copies_need_not_be_matched(ship, run, tmp_path):
+    assert ship(run, "--match", "0")[0] == 0
+    folder = tmp_path / "shipped" / "toy-run"
+    card, figures = (folder / "README.md").read_text(), json.loads((folder / "figures.json").read_text())
+    assert WaveGlow.from_pretrained(folder).config.match == 0 and figures["unmatched"] is None
+    assert "| | as trained | as shipped |" in card and "Matched" not in card
 
 
 def test_curves_are_those_of_the_log(ship, run, tmp_path):
