@@ -1,5 +1,6 @@
 """``waveflow compare``."""
 
+import dataclasses
 import functools
 import html.parser
 import json
@@ -15,7 +16,7 @@ from conftest import SMALL, voice
 import waveflow.cli.compare as compare_command
 from waveflow.audio import MelConfig, write_mel
 from waveflow.data import WholeClips, find_clips
-from waveflow.models import NICE, WaveGlow, WaveNet
+from waveflow.models import NICE, WaveGlow, WaveNet, load_model
 from waveflow.models.pretrained import PretrainedModel
 
 NARROW = {"layers": 2, "channels": 4, "upsampler": "linear", "context_channels": 4}
@@ -148,6 +149,23 @@ def test_the_sound_is_that_of_vocode(compare, run, models, data, tmp_path):
     write_mel(tmp_path / "0.npz", clip["mel"], MelConfig())
     assert run("vocode", tmp_path / "0.npz", "--model", models[0], "--out", tmp_path / "alone", *options)[0] == 0
     assert (tmp_path / "alone" / "0.wav").read_bytes() == (tmp_path / "out" / "glow" / "set #1_0.wav").read_bytes()
+
+
+def test_no_model_matches_unless_all_do(compare, run, models, tmp_path):
+    """A checkpoint that matches by itself beside the same one that does not."""
+    matching = load_model(models[0])
+    matching.config = dataclasses.replace(matching.config, match=3)
+    matching.save_pretrained(tmp_path / "matching")
+    distances = []
+    for rounds in (0, 3):
+        words = ["--match", rounds] if rounds else []
+        code, said, _ = compare("--models", models[0], tmp_path / "matching", "--clips", 1, "--json", *words)
+        figures = json.loads(said)
+        assert code == 0 and figures["match"] == rounds
+        alone, beside = (each["per_clip"][0]["log_mel_l1"] for each in figures["models"])
+        assert alone == beside
+        distances.append(alone)
+    assert distances[1] < distances[0] / 2
 
 
 def test_figures_as_json(compare, models, tmp_path):

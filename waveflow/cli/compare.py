@@ -71,7 +71,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--clips", type=int, metavar="N", help="only the first N of them")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of the table")
-    add_synthesis_options(parser)
+    add_synthesis_options(parser, several=True)
     add_sampling_options(parser, several=True)
     parser.set_defaults(run=run)
 
@@ -260,13 +260,14 @@ def _require_one_rate(models: Mapping[str, VocoderModel]) -> None:
 
 
 def _ask(models: Mapping[str, VocoderModel], options: argparse.Namespace, device: str) -> dict[str, dict[str, Any]]:
-    """What of ``--method`` and ``--speaker`` concerns each model.
+    """What of ``--match``, ``--method`` and ``--speaker`` concerns each model.
 
     Raises:
         InputError: for a method or a voice that none of them has.
     """
-    match = {} if options.match is None else {"match": options.match}
-    asked: dict[str, dict[str, Any]] = {name: dict(match) for name in models}
+    asked: dict[str, dict[str, Any]] = {
+        name: {} if model.config.match == options.match else {"match": options.match} for name, model in models.items()
+    }
     if options.method not in (None, "auto"):  # which is what a model does by itself
         choosing = [name for name, model in models.items() if takes(model, "method")]
         if not choosing:

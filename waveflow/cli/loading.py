@@ -34,8 +34,8 @@ def add_sampling_options(parser: argparse.ArgumentParser, several: bool = False)
     parser.add_argument("--speaker", type=int, metavar="N", help=f"voice of a model that has several, from 0{others}")
 
 
-def add_synthesis_options(parser: argparse.ArgumentParser) -> None:
-    """Where and how vocoders run, one or several."""
+def add_synthesis_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Where and how vocoders run, one or several, of which none shall then do what others do not."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument(
         "--precision", choices=tuple(PRECISIONS), default="32", help="of the networks; bf16 is faster, and close"
@@ -53,9 +53,10 @@ def add_synthesis_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--match",
         type=int,
+        default=0 if several else None,
         metavar="N",
         help="rounds of scaling the spectrum until the result has the mel that it was made from; 3 are a good start, 0 "
-        "is none (default: the checkpoint's own)",
+        f"is none (default: {'0, for all of them' if several else 'that of the checkpoint'})",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument(
