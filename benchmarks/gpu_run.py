@@ -147,10 +147,12 @@ def reports(folder: Path) -> dict[str, bytes]:
 
 
 def gather(folder: Path) -> None:
-    """Make one file of the reports."""
-    content = io.BytesIO()
+    """Make one file of the reports, if there are any."""
+    found, content = reports(folder), io.BytesIO()
+    if not found:
+        return
     with tarfile.open(fileobj=content, mode="w") as archive:
-        for name, text in reports(folder).items():
+        for name, text in found.items():
             member = tarfile.TarInfo(name)
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text))
