@@ -112,6 +112,7 @@ def test_items_do_not_see_each_other_and_dtypes_return():
         again = matcher(waveform.to(dtype), mel.to(dtype))
         assert again.dtype == dtype
     assert torch.equal(matcher(waveform, mel, rounds=0), waveform)
+    assert matcher(waveform[:0], mel[:0]).shape == (0, 3072)
 
 
 def test_bad_input_is_named():

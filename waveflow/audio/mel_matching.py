@@ -79,7 +79,7 @@ class MelMatcher(nn.Module):
             )
         x = waveform.float()
         with torch.autocast(x.device.type, enabled=False):
-            for _ in range(rounds):
+            for _ in range(rounds if len(x) else 0):  # some FFTs refuse an empty batch
                 x = self._scale(x, self._gains(x, mel.float()))
         return x.to(waveform.dtype)
 
