@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from waveflow.bijectors import Autoregressive, Bijector, Chain, Flip, Inverse, Logit, Standardise
+from waveflow.bijectors import Affine, Autoregressive, Bijector, Chain, Flip, Inverse, Logit
 from waveflow.models.image_flow import ImageFlow
 from waveflow.models.masked_conv_flow import MaskedConvFlow, MaskedConvFlowConfig
 from waveflow.networks import GatedPixelCNNStack
@@ -16,11 +16,12 @@ class MaskedConvIAFConfig(MaskedConvFlowConfig):
 
 
 class MaskedConvIAF(ImageFlow):
-    """Latent pixels are shifted and scaled by what follows from the latent pixels before them.
+    """Latent pixels are scaled and shifted by what follows from the latent pixels before them.
 
-    The maps of :class:`MaskedConvFlow` with their directions exchanged: an image and its density cost one pass of each
-    network, while the likelihood of a given image is solved for, number by number. Trained by distillation, see
-    ``recipes/mnist/distill.py``. Constructed with the fields of :class:`MaskedConvIAFConfig` as keywords.
+    The maps of :class:`MaskedConvFlow`, but that mean and scale of a pixel follow from noise, not from pixels: an image
+    and its density cost one pass of each network; the likelihood of a given image is solved for, number by number.
+    Trained by distillation, see ``recipes/mnist/distill.py``. Constructed with the fields of
+    :class:`MaskedConvIAFConfig` as keywords.
 
     Example:
         >>> model = MaskedConvIAF.from_preset("digits")
@@ -36,7 +37,7 @@ class MaskedConvIAF(ImageFlow):
     def bijector(config: MaskedConvIAFConfig) -> Bijector:
         c, maps = config, []
         for _ in range(c.steps):
-            univariate = Standardise(c.scale)
+            univariate = Affine(c.scale)
             network = GatedPixelCNNStack(
                 c.image_shape, univariate.params, c.hidden, c.layers, c.kernel, c.first_kernel, c.classes
             )
