@@ -1,6 +1,7 @@
 """Make neutral faces smile in the latent space of a trained flow, let a classifier judge, and blend faces."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from waveflow.images import AttributeVector, attribute_vector, interpolate, mani
 from waveflow.models import ImageFlow
 from waveflow.threads import use_threads
 from waveflow.training.image_data import some
+from waveflow.training.image_grids import draw
+
+_DRAWN = 256  # faces of the model's own, of which the smiling ones are counted
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Arguments:
             ones take a smile away.
         faces: How many held-out neutral faces are edited; 0 for all.
         shown: How many of them the pictures show.
+        temperature: Of the faces that the model draws, which are edited and blended likewise.
         out: Folder for figures and pictures (default: edit in the folder of the model).
         batch_size: Images at a time.
         device: auto takes a CUDA GPU where there is one.
@@ -46,6 +51,7 @@ class Arguments:
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
     faces: int = 0
     shown: int = 8
+    temperature: float = 0.7
     out: str | None = None
     batch_size: int = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -63,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{args.model}: expected a model of square grey faces without classes, got {got}")
     faces = load_images("faces", args.path, size=model.config.height)
     _require_both_kinds(faces)
+    drawn = draw(model, max(_DRAWN, 2 * args.shown), args.temperature, args.seed)
     out = Path(args.out or Path(args.model) / "edit")
     out.mkdir(parents=True, exist_ok=True)
 
@@ -102,12 +109,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         grids.append(images)
         rows.append(row)
 
-    zoom = max(1, 96 // model.config.height)
     shown = min(args.shown, len(neutral) // 2)
     places = torch.arange(2 * shown) * len(neutral) // (2 * shown)
-    save_grid(out / "smile.png", _by_rows(torch.stack(grids)[:, places[:shown]]), columns=len(grids), zoom=zoom, gap=2)
+    _save_by_rows(out / "smile.png", torch.stack(grids)[:, places[:shown]])
     blend = interpolate(model, neutral[places[:shown]], neutral[places[shown:]], steps=7)
-    save_grid(out / "blend.png", _by_rows(blend), columns=len(blend), zoom=zoom, gap=2)
+    _save_by_rows(out / "blend.png", blend)
+
+    grids, drawn_smiling = [], []
+    for strength in args.strengths:
+        images, whole = edit(model, drawn, smile, strength, args.batch_size)
+        grids.append(images)
+        drawn_smiling.append(_share(judge.smiling(images) & whole))
+    shares = ", ".join(f"{share:.1%} at {s:g}" for s, share in zip(args.strengths, drawn_smiling, strict=True))
+    print(f"of {len(drawn)} faces drawn at temperature {args.temperature:g} smile {shares}")
+    _save_by_rows(out / "drawn-smile.png", torch.stack(grids)[:, : args.shown])
+    halves = drawn[: args.shown], drawn[args.shown : 2 * args.shown]
+    _save_by_rows(out / "drawn-blend.png", interpolate(model, *halves, steps=7))
     content = {
         "note": faces.note,
         "vector_from": {kind: int((faces.train.labels == i).sum()) for i, kind in enumerate(faces.classes)},
@@ -122,9 +139,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "blended_half": _bits(model, blend[len(blend) // 2], args),
         "edited_faces": len(neutral),
         "edited": rows,
+        "drawn": {"temperature": args.temperature, "faces": len(drawn), "smiling": drawn_smiling},
     }
     write_whole(out / "edit.json", (json.dumps(content, indent=2) + "\n").encode())
-    print(f"vector, figures, pictures: {out} (photographs of people: not for publication)")
+    print(f"vector, figures, pictures: {out} (photographs of people, not for publication, but for those named drawn-*)")
 
 
 def edit(
@@ -150,6 +168,8 @@ def _check(args: Arguments) -> None:
     for name, least in {"batch_size": 1, "faces": 0, "shown": 1}.items():
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {getattr(args, name)}")
+    if not 0 <= args.temperature < math.inf:
+        raise InputError(f"--temperature expects at least 0, got {args.temperature}")
     if args.faces == 1:
         raise InputError("--faces expects 0 for all, or at least 2, got 1")
     if not args.strengths:
@@ -181,9 +201,10 @@ def _bits(model: ImageFlow, images: Tensor, args: Arguments) -> dict[str, Any]:
     return {"bits_per_dim": found.bits_per_dim, "standard_error": found.standard_error}
 
 
-def _by_rows(images: Tensor) -> Tensor:
-    """(columns, rows, C, H, W) as a grid takes it: a face a row."""
-    return images.transpose(0, 1).flatten(0, 1)
+def _save_by_rows(path: Path, images: Tensor) -> None:
+    """images: (columns, rows, C, H, W); a face a row."""
+    zoom = max(1, 96 // images.shape[-1])
+    save_grid(path, images.transpose(0, 1).flatten(0, 1), columns=len(images), zoom=zoom, gap=2)
 
 
 if __name__ == "__main__":

@@ -405,10 +405,15 @@ def test_edited_faces_smile(run, faces, tmp_path):
     assert shares[0] < 0.1 < shares[1] < shares[2] and shares[2] > 0.7
     assert all(row["smiling_in_a_random_direction"] < 0.3 for row in edited["edited"])
     assert edited["edited"][0]["bits_per_dim"] == pytest.approx(edited["real"]["neutral"]["bits_per_dim"], abs=1e-6)
+    drawn = edited["drawn"]
+    assert drawn["faces"] == 256 and drawn["temperature"] == 0.7
+    assert drawn["smiling"][0] + 0.05 < drawn["smiling"][2] and sorted(drawn["smiling"]) == drawn["smiling"]
     names = {path.name for path in (tmp_path / "run" / "edit").iterdir()}
-    assert names == {"smile.safetensors", "smile.png", "blend.png", "edit.json"}
+    pictures = {"smile.png", "blend.png", "drawn-smile.png", "drawn-blend.png"}
+    assert names == pictures | {"smile.safetensors", "edit.json"}
     side, gap = 6 * 16, 2
-    assert Image.open(tmp_path / "run" / "edit" / "smile.png").size == 2 * (3 * side + 2 * gap,)
+    for name in ("smile.png", "drawn-smile.png"):
+        assert Image.open(tmp_path / "run" / "edit" / name).size == 2 * (3 * side + 2 * gap,)
 
     # The vector is one for the command line, too.
     face = load_images("faces", faces, size=16).test.images[0, 0].numpy()
@@ -423,6 +428,7 @@ def test_edited_faces_smile(run, faces, tmp_path):
     [
         (("--model", "nowhere"), "nowhere"),
         (("--faces", 1), "--faces expects 0 for all, or at least 2, got 1"),
+        (("--temperature", -0.5), "--temperature expects at least 0, got -0.5"),
         (("--shown", 0), "--shown expects at least 1, got 0"),
         (("--strengths", "[]"), "--strengths expects at least one"),
         (("--threads", 0), "--threads expects at least 1, got 0"),
