@@ -41,6 +41,26 @@ def test_what_has_the_mel_stays(name, tail):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("tail", [0, 7])
+@pytest.mark.parametrize("chunk", [1, 5, 40])
+def test_chunks_give_what_the_whole_gives(name, tail, chunk):
+    config = CONFIGS[name]
+    waveform = noise(config, frames=40, tail=tail)
+    mel = torch.randn(2, 80, config.frames(waveform.shape[1]), generator=torch.Generator().manual_seed(1)) - 3
+    matcher = MelMatcher(config)
+    whole = matcher(waveform, mel, 2)
+    assert (whole - waveform).std() > 0.1 * waveform.std()
+    torch.testing.assert_close(matcher(waveform, mel, 2, chunk), whole, rtol=0, atol=1e-6 * whole.abs().max().item())
+    one_less = mel[..., : waveform.shape[1] // config.hop_length]
+    torch.testing.assert_close(
+        matcher(waveform, one_less, 2, chunk),
+        matcher(waveform, one_less, 2),
+        rtol=0,
+        atol=1e-6 * whole.abs().max().item(),
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_a_fainter_copy_gets_its_level_back(name):
     """The asked mel is that of the waveform itself, so the gain of every bin is known."""
     config = CONFIGS[name]
@@ -120,6 +140,8 @@ def test_bad_input_is_named():
     mel = torch.zeros(1, 80, 8)
     with pytest.raises(InputError, match="0 rounds or more, got -1"):
         matcher(torch.zeros(1, 2048), mel, -1)
+    with pytest.raises(InputError, match="chunks of at least 1 frame, got 0"):
+        matcher(torch.zeros(1, 2048), mel, 1, 0)
     with pytest.raises(InputError, match=r"waveforms \(B, 513 or more\) of floats, got torch.float32 \(1, 512\)"):
         matcher(torch.zeros(1, 512), mel[..., :2])
     with pytest.raises(InputError, match=r"of floats, got torch\.int16"):

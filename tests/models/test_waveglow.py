@@ -346,6 +346,7 @@ def test_copies_are_matched_to_their_mels_as_if_alone():
     z = torch.randn(2, *model.latent_shape(9))
     plain = model.vocode(mel, z=z)
     matched = model.vocode(mel, z=z, match=2)
+    torch.testing.assert_close(model.vocode(mel, z=z, match=2, chunk=2), matched, rtol=0, atol=1e-5)
     torch.testing.assert_close(matched, MelMatcher(model.mel_config)(plain, mel, 2))
     assert not torch.allclose(matched, plain, atol=1e-2)
     together = model.vocode(mel, z=z, lengths=torch.tensor([9, 4]), match=2)

@@ -32,10 +32,12 @@ class MelMatcher(nn.Module):
 
     Shape:
         ``(B, T)`` and ``(B, n_mels, frames)`` to ``(B, T)``; frames as many as those of T samples, or one less.
-        Computed in float32, given back in the dtype that came.
+        Computed in float32, given back in the dtype that came. With ``chunk``, so many frames at a time, each with all
+        that its samples depend on: the same result, and of no more than these is the spectrum held.
 
     Raises:
-        InputError: on call, for negative rounds, shapes that do not fit, or fewer than ``config.min_samples``.
+        InputError: on call, for negative rounds, a chunk below 1, shapes that do not fit, or fewer than
+            ``config.min_samples``.
 
     Example:
         >>> config = MelConfig()
@@ -62,10 +64,12 @@ class MelMatcher(nn.Module):
         )
 
     @torch.no_grad()
-    def forward(self, waveform: Tensor, mel: Tensor, rounds: int = 3) -> Tensor:
+    def forward(self, waveform: Tensor, mel: Tensor, rounds: int = 3, chunk: int | None = None) -> Tensor:
         c = self.config
         if rounds < 0:
             raise InputError(f"MelMatcher expects 0 rounds or more, got {rounds}")
+        if chunk is not None and chunk < 1:
+            raise InputError(f"MelMatcher expects chunks of at least 1 frame, got {chunk}")
         if waveform.ndim != 2 or not waveform.is_floating_point() or waveform.shape[1] < c.min_samples:
             raise InputError(
                 f"MelMatcher expects waveforms (B, {c.min_samples} or more) of floats, got {waveform.dtype} "
@@ -77,9 +81,24 @@ class MelMatcher(nn.Module):
                 f"MelMatcher expects mels ({len(waveform)}, {c.n_mels}, {frames - 1} or {frames}) for waveforms "
                 f"{tuple(waveform.shape)}, got {tuple(mel.shape)}"
             )
+        if not (rounds and len(waveform)):  # some FFTs refuse an empty batch
+            return waveform
+        hop, length, out = c.hop_length, waveform.shape[1], torch.empty_like(waveform)
+        hops = max(1, length // hop)
+        chunk = min(chunk or hops, hops)
+        reach = rounds * -(-c.n_fft // hop)  # a sample depends on those within a frame of it, in each round
+        for start in range(0, hops, chunk):
+            stop, low, high = start + chunk, max(0, start - reach), start + chunk + reach
+            begin, end = low * hop, high * hop if high < hops else length
+            part = self._match(waveform[:, begin:end], mel[..., low : high if high < hops else None], rounds)
+            kept = slice(start * hop, stop * hop if stop < hops else length)
+            out[:, kept] = part[:, kept.start - begin : kept.stop - begin]
+        return out
+
+    def _match(self, waveform: Tensor, mel: Tensor, rounds: int) -> Tensor:
         x = waveform.float()
         with torch.autocast(x.device.type, enabled=False):
-            for _ in range(rounds if len(x) else 0):  # some FFTs refuse an empty batch
+            for _ in range(rounds):
                 x = self._scale(x, self._gains(x, mel.float()))
         return x.to(waveform.dtype)
 

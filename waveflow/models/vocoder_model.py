@@ -180,7 +180,7 @@ class VocoderModel(PretrainedModel):
                 make one ``denoiser()`` and apply it yourself.
             generator: of the draw.
             chunk: synthesise this many frames at a time, each with all the context it depends on: the same result in
-                memory that does not grow with the length (but for ``match``). None: all at once.
+                memory that does not grow with the length (but for ``denoise``). None: all at once.
             match: rounds of scaling the spectrum towards the mel (:class:`~waveflow.audio.MelMatcher`), before any bias
                 subtraction; waveforms shorter than a frame stay as they are. 0 for none, None for the checkpoint's own.
 
@@ -281,7 +281,8 @@ class VocoderModel(PretrainedModel):
 
         def finish(waveform: Tensor, mel: Tensor) -> Tensor:
             if matcher and waveform.shape[1] >= self.config.mel.min_samples:
-                waveform = matcher(waveform, mel[..., : waveform.shape[1] // self.config.mel.hop_length], rounds)
+                mel = mel[..., : waveform.shape[1] // self.config.mel.hop_length]
+                waveform = matcher(waveform, mel, rounds, chunk)
             return denoiser(waveform, denoise) if denoiser else waveform
 
         if lengths is None:
