@@ -1,16 +1,25 @@
-"""WaveGlow on a CUDA device gives what it gives on a CPU."""
+"""WaveGlow and WaveFlow on a CUDA device give what they give on a CPU."""
 
 import pytest
 import torch
 
-from waveflow.models import WaveGlow
+from waveflow.models import WaveFlow, WaveGlow
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
+MODELS = [
+    (WaveGlow, "tiny"),
+    (WaveGlow, "squeeze"),
+    (WaveGlow, "ljspeech-64"),
+    (WaveFlow, "tiny"),
+    (WaveFlow, "ljspeech-64"),
+]
 
-@pytest.fixture(params=["tiny", "squeeze", "ljspeech-64"])
+
+@pytest.fixture(params=MODELS, ids=[f"{kind.__name__}-{preset}" for kind, preset in MODELS])
 def model(request):
-    model = WaveGlow.from_preset(request.param)
+    kind, preset = request.param
+    model = kind.from_preset(preset)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.02 * torch.randn_like(p))
@@ -53,7 +62,7 @@ def test_gradients_of_both_memory_modes(model):
     waveform, mel = (t.cuda().double() for t in example())
     gradients = []
     for memory in ("store", "invert"):
-        twin = WaveGlow(**{**vars(model.config), "memory": memory})
+        twin = type(model)(**{**vars(model.config), "memory": memory})
         twin.load_state_dict(model.state_dict())
         twin.cuda().double().log_prob(waveform, mel).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in twin.parameters()]))
