@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from waveflow import __version__
-from waveflow.cli import compare, edit, evaluate, import_checkpoint, info, interpolate, sample, vocode
+from waveflow.cli import compare, curves, edit, evaluate, import_checkpoint, info, interpolate, sample, vocode
 from waveflow.cli.command import run_command
 from waveflow.errors import InputError
 
@@ -40,7 +40,7 @@ def _run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--version", action="version", version=f"waveflow {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (vocode, evaluate, compare, sample, interpolate, edit, info, import_checkpoint):
+    for command in (vocode, evaluate, compare, curves, sample, interpolate, edit, info, import_checkpoint):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     arguments.run(arguments)
