@@ -73,6 +73,16 @@ def conditional(digits):
     return trained(Glow.from_preset("digits", steps=2, hidden=32, classes=10), digits[0][:1500], digits[1][:1500])
 
 
+def test_standardising_couplings_divide_by_what_affine_ones_multiply_by():
+    """With equal constants: the sum of the log-dets is theirs without the priors', which is zero here."""
+    found = {}
+    for coupling in ("affine", "standardise"):
+        model = Glow(**SMALL, coupling=coupling).double().eval()
+        found[coupling] = model.flow.bijector(torch.rand(3, 2, 8, 8).double())[1]
+    assert (found["affine"] < -1).all()
+    torch.testing.assert_close(found["standardise"], -found["affine"])
+
+
 @pytest.mark.parametrize("preset", Glow.PRESETS)
 def test_presets_have_the_sizes_of_the_paper(preset):
     c = Glow.make_config(**Glow.PRESETS[preset])
@@ -138,7 +148,10 @@ def test_the_prior_of_what_leaves_sees_only_what_stays():
     assert set(gradient[0, :4].nonzero().tolist()[0]) == {0, 1} and gradient[0, 4:].any()
 
 
-@pytest.mark.parametrize("fields", [{}, {"coupling": "additive"}, {"convolution": "plu"}, {"norm": False}])
+CHOICES = [{}, {"coupling": "additive"}, {"coupling": "standardise"}, {"convolution": "plu"}, {"norm": False}]
+
+
+@pytest.mark.parametrize("fields", CHOICES)
 def test_inverts_in_both_directions(fields):
     model, x = Glow(**{**SMALL, **fields}), images(16)
     model.initialize(x)

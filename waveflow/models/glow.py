@@ -26,6 +26,8 @@ from waveflow.errors import InputError
 from waveflow.models.image_flow import ImageFlow, ImageFlowConfig
 from waveflow.networks import CouplingNet, ZeroConv2d
 
+_SCALED = {"affine": Affine, "standardise": Standardise}
+
 
 @dataclass(frozen=True)
 class GlowConfig(ImageFlowConfig):
@@ -35,9 +37,11 @@ class GlowConfig(ImageFlowConfig):
         levels: L, scales of the image; each halves height and width.
         steps: K, steps of flow in each level.
         hidden: width of the couplings' networks.
-        coupling: ``"affine"``, by a scale and a shift, or ``"additive"``, by a shift alone.
-        scale: scale map of affine couplings, see ``LOG_SCALES``. The paper's is ``"sigmoid"``; the default is the same
-            with a floor, as without one samples overflow in the first hundreds of steps of training.
+        coupling: ``"affine"``, x * scale + shift; ``"standardise"``, (x - mean) / std, whose samples are at most as
+            large as mean and noise together, and which learns a little more; or ``"additive"``, x + shift.
+        scale: scale map of affine and standardising couplings, see ``LOG_SCALES``. The paper's is ``"sigmoid"``; the
+            default is the same with a floor, as without one samples of affine couplings overflow in the first hundreds
+            of steps of training.
         convolution: ``"plain"`` or ``"plu"``, see :class:`~waveflow.bijectors.InvertibleConv1x1`.
         norm: whether the networks standardise their hidden layers by the first batch.
         alpha: of a :class:`~waveflow.bijectors.Logit` that pixels go through first, as in RealNVP; None for the paper's
@@ -51,7 +55,7 @@ class GlowConfig(ImageFlowConfig):
     levels: int = 2
     steps: int = 32
     hidden: int = 512
-    coupling: Literal["affine", "additive"] = "affine"
+    coupling: Literal["affine", "standardise", "additive"] = "affine"
     scale: str = "floored_sigmoid"
     convolution: Literal["plain", "plu"] = "plain"
     norm: bool = True
@@ -63,7 +67,7 @@ class GlowConfig(ImageFlowConfig):
         for name in ("steps", "hidden"):
             if getattr(self, name) < 1:
                 raise InputError(f"Glow expects {name} of at least 1, got {getattr(self, name)}")
-        self._require_choice("coupling", ("affine", "additive"))
+        self._require_choice("coupling", (*_SCALED, "additive"))
         self._require_choice("scale", tuple(LOG_SCALES))
         self._require_choice("convolution", ("plain", "plu"))
         if self.alpha is not None and not 0 < self.alpha < 0.5:
@@ -130,7 +134,7 @@ class Glow(ImageFlow):
 def _steps(channels: int, config: GlowConfig) -> Iterator[Bijector]:
     half = channels // 2
     for _ in range(config.steps):
-        univariate = Affine(config.scale) if config.coupling == "affine" else Shift()
+        univariate = Shift() if config.coupling == "additive" else _SCALED[config.coupling](config.scale)
         network = CouplingNet(half, univariate.params * half, config.hidden, config.classes, config.norm)
         yield ActNorm(channels)
         yield InvertibleConv1x1(channels, config.convolution)
