@@ -104,7 +104,7 @@ def lines_table(lines: Sequence[Line], axis: str, figure: str) -> bytes:
 
 
 def draw_lines(path: Path, lines: Sequence[Line], axis: str, figure: str, levels: Mapping[str, float]) -> None:
-    """Write a PNG of several runs, with dashed lines at ``levels``; the range follows from all but the first points.
+    """Write a PNG of several runs, with dashed lines at ``levels``; the range leaves out the beginnings, which fall far.
 
     Raises:
         OSError: naming the file, if it cannot be written.
@@ -119,7 +119,8 @@ def draw_lines(path: Path, lines: Sequence[Line], axis: str, figure: str, levels
     for name, value in levels.items():
         panel.axhline(value, color="tab:gray", linestyle="--", linewidth=1)
         panel.annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="small")
-    after = [y for line in lines for _, step, y in line.points() if step > 0] + list(levels.values())
+    begin = 0.05 * max((x for line in lines for x, _, _ in line.points()), default=0.0)
+    after = [y for line in lines for x, step, y in line.points() if step > 0 and x > begin] + list(levels.values())
     _limit(panel, after, after)
     panel.set_xlabel(axis)
     panel.set_ylabel(f"{figure}, validation")
