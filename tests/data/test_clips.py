@@ -1,5 +1,8 @@
 """What find_clips finds, in which order, and what it refuses."""
 
+import errno
+import os
+
 import pytest
 
 from waveflow.data import Clip, find_clips, split_clips
@@ -83,6 +86,23 @@ def test_any_folder_recursively_and_sorted(tmp_path):
 def test_names_stay_unique(tmp_path):
     touch(tmp_path, "a.wav", "a.flac")
     assert [clip.name for clip in find_clips(tmp_path)] == ["a.flac", "a.wav"]
+
+
+def test_folders_inside_that_cannot_be_read_are_named(tmp_path, monkeypatch, caplog):
+    scandir = os.scandir
+
+    def guarded(path):
+        if os.fspath(path) == str(tmp_path / "closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    (tmp_path / "closed").mkdir()
+    with pytest.raises(InputError, match=r"no audio file in .*; not readable: .*closed \(Permission denied\)"):
+        find_clips(tmp_path)
+    (tmp_path / "open.wav").touch()
+    assert [clip.name for clip in find_clips(tmp_path)] == ["open"]
+    assert f"skipped folder {tmp_path / 'closed'}: Permission denied" in caplog.text
 
 
 def test_missing_file_and_empty_folders_are_refused(tmp_path):

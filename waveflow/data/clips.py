@@ -1,5 +1,6 @@
 """Finding the clips of a data set: an LJ Speech folder, or any folder of audio files."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from waveflow.audio import AUDIO_SUFFIXES
 from waveflow.errors import InputError
+
+logger = logging.getLogger("waveflow")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ def find_clips(folder: str | Path) -> list[Clip]:
     With a ``metadata.csv`` inside, the folder is read as LJ Speech (Ito & Johnson, 2017): lines ``id|text|normalised
     text``, the audio in ``wavs/`` or beside the csv, clips in the order of the lines. A line whose file is missing
     still gives a clip, so that a split by lines does not shift; reading it later skips it by name. Without one, every
-    audio file below the folder is a clip, named by its path inside the folder, in sorted order.
+    audio file below the folder is a clip, named by its path inside the folder, in sorted order; folders inside that
+    cannot be read are skipped with a warning.
 
     Raises:
         InputError: if the folder is missing, is not a folder or holds no audio, or if a
@@ -92,11 +96,16 @@ def _audio_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _all_clips(folder: Path) -> list[Clip]:
-    paths = sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names if _is_audio(name))
+    unread: list[OSError] = []
+    walk = os.walk(folder, onerror=unread.append)
+    paths = sorted(Path(parent, name) for parent, _, names in walk for name in names if _is_audio(name))
     if not paths:
+        also = f"; not readable: {unread[0].filename} ({unread[0].strerror})" if unread else ""
         raise InputError(
-            f"no audio file in {folder}: expected {', '.join(AUDIO_SUFFIXES)}, or an LJ Speech metadata.csv"
+            f"no audio file in {folder}: expected {', '.join(AUDIO_SUFFIXES)}, or an LJ Speech metadata.csv{also}"
         )
+    for error in unread:
+        logger.warning("skipped folder %s: %s", error.filename, error.strerror)
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     if len(set(names)) < len(names):  # a.wav beside a.flac: only the whole file name tells them apart
         names = [path.relative_to(folder).as_posix() for path in paths]
