@@ -104,7 +104,7 @@ def lines_table(lines: Sequence[Line], axis: str, figure: str) -> bytes:
 
 
 def draw_lines(path: Path, lines: Sequence[Line], axis: str, figure: str, levels: Mapping[str, float]) -> None:
-    """Write a PNG of several runs, with dashed lines at ``levels``; the range leaves out the beginnings, which fall far.
+    """Write a PNG of several runs, with dashed lines at ``levels``; the range leaves out the steep beginnings.
 
     Raises:
         OSError: naming the file, if it cannot be written.
