@@ -18,7 +18,7 @@ from waveflow.cli.loading import check_seed, choose_device
 from waveflow.data import Images, ImageSet, load_images
 from waveflow.errors import InputError
 from waveflow.evaluation.image_likelihood import image_likelihood_of
-from waveflow.images import AttributeVector, attribute_vector, interpolate, manipulate, save_grid
+from waveflow.images import AttributeVector, attribute_vector, interpolate, manipulate, save_grid, spherical
 from waveflow.models import ImageFlow
 from waveflow.threads import use_threads
 from waveflow.training.image_data import some
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"of {len(drawn)} faces drawn at temperature {args.temperature:g} smile {shares}")
     _save_by_rows(out / "drawn-smile.png", torch.stack(grids)[:, : args.shown])
     halves = drawn[: args.shown], drawn[args.shown : 2 * args.shown]
-    _save_by_rows(out / "drawn-blend.png", interpolate(model, *halves, steps=7))
+    _save_by_rows(out / "drawn-blend.png", interpolate(model, *halves, steps=7, between=spherical))
     content = {
         "note": faces.note,
         "vector_from": {kind: int((faces.train.labels == i).sum()) for i, kind in enumerate(faces.classes)},
