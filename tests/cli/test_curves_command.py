@@ -50,7 +50,7 @@ def test_curves_against_minutes(make, tmp_path, capsys):
 
 
 def test_what_all_runs_have_is_drawn(make, tmp_path, capsys):
-    speech = make("wavenet", {0: 4.5, 10: 5.0, 20: 4.9}, figure="nats_per_sample")
+    speech = make("wavenet", {0: "nan", 5: "inf", 10: 5.0, 20: 4.9}, figure="nats_per_sample")
     assert waveflow(["curves", speech, "--out", str(tmp_path / "a.png")]) == 0
     out = capsys.readouterr().out
     assert "| wavenet | 20 |  | 5 | 10 |  |" in out and "nats_per_sample against steps" in out

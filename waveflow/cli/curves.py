@@ -157,7 +157,8 @@ def _summary(runs: Sequence[_Run], figure: str) -> str:
     rows = [f"| run | steps | minutes | best validation, {unit} | at step | test |", "| --- " * 6 + "|"]
     for run in runs:
         last = max(run.curve)
-        best = (max if figure in _MORE_IS_BETTER else min)(run.curve, key=lambda step: run.curve[step])
+        finite = {step: value for step, value in run.curve.items() if math.isfinite(value)} or run.curve
+        best = (max if figure in _MORE_IS_BETTER else min)(finite, key=finite.get)
         minutes = f"{run.minutes[last]:.1f}" if run.clock and last in run.minutes else ""
         cells = [run.name, f"{last:,}", minutes, f"{run.curve[best]:.4g}", f"{best:,}", _tested(run.test, figure)]
         rows.append(f"| {' | '.join(cells)} |")
