@@ -37,8 +37,8 @@ class GlowConfig(ImageFlowConfig):
         levels: L, scales of the image; each halves height and width.
         steps: K, steps of flow in each level.
         hidden: width of the couplings' networks.
-        coupling: ``"affine"``, x * scale + shift; ``"standardise"``, (x - mean) / std, whose samples are at most as
-            large as mean and noise together, and which learns a little more; or ``"additive"``, x + shift.
+        coupling: ``"affine"``, x * scale + shift; ``"standardise"``, (x - mean) / std, whose inverse multiplies by
+            the std, which the sigmoids bound by 1, instead of dividing; or ``"additive"``, x + shift.
         scale: scale map of affine and standardising couplings, see ``LOG_SCALES``. The paper's is ``"sigmoid"``; the
             default is the same with a floor, as without one samples of affine couplings overflow in the first hundreds
             of steps of training.

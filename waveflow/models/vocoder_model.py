@@ -180,7 +180,8 @@ class VocoderModel(PretrainedModel):
                 make one ``denoiser()`` and apply it yourself.
             generator: of the draw.
             chunk: synthesise this many frames at a time, each with all the context it depends on: the same result in
-                memory that does not grow with the length (but for ``denoise``). None: all at once.
+                memory that grows with the length by waveform and latent alone (and by what ``denoise`` takes). None:
+                all at once.
             match: rounds of scaling the spectrum towards the mel (:class:`~waveflow.audio.MelMatcher`), before any bias
                 subtraction; waveforms shorter than a frame stay as they are. 0 for none, None for the checkpoint's own.
 
