@@ -11,6 +11,7 @@ from waveflow.bijectors.solvers import Jacobi
 from waveflow.errors import InputError
 from waveflow.models import ParallelWaveNet, WaveFlow, load_model
 from waveflow.networks import WaveNetStream
+from waveflow.networks.compiled_stream import CompiledStream
 from waveflow.testing import check_bijector
 
 SMALL = {"flows": (3, 4), "channels": 8, "upsampler": "linear", "context_channels": 6, "initial_scale": 0.5}
@@ -147,14 +148,17 @@ def test_chunks_reach_as_far_back_as_the_layers():
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("folded", [False, True])
-def test_block_by_block_it_draws_what_one_pass_does(name, folded, monkeypatch):
+@pytest.mark.parametrize("processor", ["AVX512", "AVX2"])
+def test_block_by_block_it_draws_what_one_pass_does(name, folded, processor, monkeypatch):
     model, mel = student(**VARIANTS[name]), mels(2, 7)
     z, sizes = noise(model, 2, 7), []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    kind = CompiledStream if processor == "AVX512" else WaveNetStream
+    push = kind.push
     with torch.no_grad():
         whole, _ = model.flow.bijector.inverse(z, mel)
     model = model.for_inference() if folded else model
-    push = WaveNetStream.push
-    monkeypatch.setattr(WaveNetStream, "push", lambda self, x, c: sizes.append(x.shape[-1]) or push(self, x, c))
+    monkeypatch.setattr(kind, "push", lambda self, x, c: sizes.append(x.shape[-1]) or push(self, x, c))
     monkeypatch.setattr("waveflow.models.parallel_wavenet._BLOCK", 3 * 256 * model.config.channels)
     torch.testing.assert_close(model.vocode(mel, z=z), whole[:, 0], atol=1e-5, rtol=1e-4)
     assert sizes == [n * 256 for n in (3, 3, 1) for _ in model.config.flows]

@@ -10,18 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from waveflow.kernels.compiled import compiled
+from waveflow.kernels.tanh_fit import LIMIT, P, Q
 from waveflow.kernels.wavenet_heads import draw, network_input
 from waveflow.kernels.wavenet_tiles import LANES, add_product, pack, tile_width
 
 _ROWS = 64  # steps times utterances: what one product of known things takes in
 
-# tanh(x) = x P(x^2) / Q(x^2) for |x| <= 9, to 2e-8; a fit by Lawson's reweighting of the linearised relative error.
-_LIMIT = np.float32(9.0)
-_P0, _P1 = np.float32(0.9999999794804131), np.float32(0.1338102093981604)
-_P2, _P3 = np.float32(0.0034955826138309614), np.float32(2.0608995474197065e-05)
-_P4 = np.float32(1.3354549569510847e-08)
-_Q1, _Q2 = np.float32(0.4671433653861505), np.float32(0.025876961024195323)
-_Q3, _Q4 = np.float32(0.00032856259596957855), np.float32(7.776510670465217e-07)
+_LIMIT = np.float32(LIMIT)
+_P0, _P1, _P2, _P3, _P4 = (np.float32(c) for c in P)
+_, _Q1, _Q2, _Q3, _Q4 = (np.float32(c) for c in Q)
 _ONE = np.float32(1)
 
 

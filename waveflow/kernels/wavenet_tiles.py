@@ -33,15 +33,15 @@ def pack(matrix: np.ndarray, width: int) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(tiles, -3, -2))
 
 
-def _tile(rows: int, vectors: int):
+def _tile(rows: int, vectors: int, adds: bool = True):
     @intrinsic
     def tile(typing_context, x, x_stride, w, y, y_stride, inputs, like):
-        """Rows of x (address, numbers from row to row) times w (inputs, vectors * LANES), added to rows of y."""
+        """Rows of x (address, numbers from row to row) times w (inputs, vectors * LANES): added to rows of y, or y."""
 
         def generate(context, builder, signature, arguments):
             scalar = context.get_value_type(like)
             addresses = [builder.zext(a, _INDEX) if a.type.width < 64 else a for a in arguments[:-1]]
-            builder.call(_function(context, builder.module, scalar, rows, vectors), addresses)
+            builder.call(_function(context, builder.module, scalar, rows, vectors, adds), addresses)
             return context.get_dummy_value()
 
         return types.void(*[types.uintp] * 6, like), generate
@@ -49,9 +49,9 @@ def _tile(rows: int, vectors: int):
     return tile
 
 
-def _function(context, module: ir.Module, scalar: ir.Type, rows: int, vectors: int) -> ir.Function:
+def _function(context, module: ir.Module, scalar: ir.Type, rows: int, vectors: int, adds: bool) -> ir.Function:
     """The tile's code, once in a module and never copied into where it is called: compiling stays short."""
-    name = f"waveflow_tile_{rows}x{vectors}_{scalar}"
+    name = f"waveflow_tile_{rows}x{vectors}{'' if adds else '_new'}_{scalar}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INDEX] * 6), name)
@@ -72,7 +72,8 @@ def _function(context, module: ir.Module, scalar: ir.Type, rows: int, vectors: i
     x_rows = [builder.add(x, builder.mul(x_stride, number(r * size))) for r in range(rows)]
     y_rows = [builder.add(y, builder.mul(y_stride, number(r * size))) for r in range(rows)]
     targets = [at(y_rows[r], number(v * LANES * size), vector) for r, v in places]
-    first = [builder.load(target, align=size) for target in targets]
+    nothing = ir.Constant(vector, [0.0] * LANES)
+    first = [builder.load(target, align=size) if adds else nothing for target in targets]
     start = builder.basic_block
     builder.cbranch(builder.icmp_unsigned(">", inputs, number(0)), body, done)
 
@@ -80,13 +81,11 @@ def _function(context, module: ir.Module, scalar: ir.Type, rows: int, vectors: i
     i, sums = builder.phi(_INDEX), [builder.phi(vector) for _ in places]
     row = builder.add(w, builder.mul(i, number(vectors * LANES * size)))
     weights = [builder.load(at(row, number(v * LANES * size), vector), align=size) for v in range(vectors)]
-    offset, spread = builder.mul(i, number(size)), []
-    for r in range(rows):
-        lane = builder.insert_element(_undefined(vector), builder.load(at(x_rows[r], offset, scalar)), _LANE)
-        spread.append(builder.shuffle_vector(lane, _undefined(vector), _EVERYWHERE))
+    offset = builder.mul(i, number(size))
+    inputs_of_rows = [spread(builder, builder.load(at(x_rows[r], offset, scalar))) for r in range(rows)]
     fuse = ("contract",)
     new = [
-        builder.fadd(builder.fmul(spread[r], weights[v], flags=fuse), total, flags=fuse)
+        builder.fadd(builder.fmul(inputs_of_rows[r], weights[v], flags=fuse), total, flags=fuse)
         for (r, v), total in zip(places, sums, strict=True)
     ]
     following = builder.add(i, number(1))
@@ -108,14 +107,17 @@ def _join(phi, start, first, body, new) -> None:
     phi.add_incoming(new, body)
 
 
-def _undefined(vector: ir.VectorType) -> ir.Constant:
-    return ir.Constant(vector, ir.Undefined)
+def spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
+    """A vector of ``LANES`` times that number, code being written."""
+    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(undefined, number, _LANE), undefined, _EVERYWHERE)
 
 
 _1x1, _1x2, _1x4, _1x8, _1x16 = (_tile(1, v) for v in (1, 2, 4, 8, 16))
 _2x1, _2x2, _2x4, _2x8 = (_tile(2, v) for v in (1, 2, 4, 8))
 _4x1, _4x2, _4x4 = (_tile(4, v) for v in (1, 2, 4))
 _8x1, _8x2 = (_tile(8, v) for v in (1, 2))
+_new_8x2 = _tile(8, 2, adds=False)
 
 
 @compiled
@@ -186,3 +188,15 @@ def add_product(x, x_stride, rows, packed, y, y_stride, like):
             else:
                 _1x1(a, x_stride, w, b, y_stride, inputs, like)
                 r += 1
+
+
+@compiled
+def set_product(x, x_stride, rows, packed, y, y_stride, like):
+    """y = x W, for a single tile of two vectors (1, inputs, 2 * LANES) and a multiple of eight rows.
+
+    Args: as of :func:`add_product`.
+    """
+    size = packed.itemsize
+    for r in range(0, rows, 8):
+        a, b = x + r * x_stride * size, y + r * y_stride * size
+        _new_8x2(a, x_stride, packed.ctypes.data, b, y_stride, packed.shape[1], like)

@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -19,6 +20,7 @@ from waveflow.errors import InputError
 from waveflow.models.vocoder_model import WHITENED, VocoderConfig, VocoderModel
 from waveflow.networks import LinearUpsampler, SpectrogramUpsampler, WaveNetStack
 from waveflow.networks.convolution import to_channels_last
+from waveflow.threads import one_torch_thread
 
 logger = logging.getLogger("waveflow")
 
@@ -270,6 +272,7 @@ class ParallelWaveNet(VocoderModel):
         if z.device.type != "cpu":
             return super()._decoder(z, context)
         streams = [(flow.univariate, flow.conditioner.stream(len(z))) for flow in self.flows()]
+        compiled = streams[0][1].compiled
         values, mask = context if isinstance(context, Ragged) else (context, None)
         hop, (before, after) = self.config.mel.hop_length, self.encoder.reach
         step = max(1, _BLOCK // (self.config.channels * hop))
@@ -278,15 +281,23 @@ class ParallelWaveNet(VocoderModel):
             low, high = max(0, start - before), min(values.shape[-1], stop + after)
             part = values[..., low:high]
             part = part if mask is None else Ragged(part, mask[..., low:high])
-            encoding = self.encoder(part)
-            encoding = encoding.values if isinstance(encoding, Ragged) else encoding
-            encoding = to_channels_last(encoding[..., (start - low) * hop : (stop - low) * hop]).squeeze(2)
+            now = slice((start - low) * hop, (stop - low) * hop)
+            if compiled and isinstance(self.encoder, LinearUpsampler):
+                encoding = self.encoder.knots(*part if mask is not None else (part,)).between(now.start, now.stop)
+            else:
+                encoding = self.encoder(part)
+                encoding = encoding.values if isinstance(encoding, Ragged) else encoding
+                encoding = to_channels_last(encoding[..., now]).squeeze(2)
             x = z[..., start * hop : stop * hop]
             for univariate, stream in streams:
                 x, _ = univariate(x, stream.push(x, encoding))
             return x
 
-        return lambda start, stop: torch.cat([block(i, min(i + step, stop)) for i in range(start, stop, step)], 2)
+        def decode(start: int, stop: int) -> Tensor:
+            with one_torch_thread() if compiled else nullcontext():
+                return torch.cat([block(i, min(i + step, stop)) for i in range(start, stop, step)], 2)
+
+        return decode
 
     def for_inference(self, dtype: torch.dtype = torch.float32) -> Self:
         """A frozen copy that vocodes faster: weight norm folded, constants multiplied out.

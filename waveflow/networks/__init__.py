@@ -10,7 +10,7 @@ from waveflow.networks.mlp import MLP
 from waveflow.networks.pixelcnn import PixelCNNStack
 from waveflow.networks.receptive_field import receptive_field
 from waveflow.networks.resnet import ResNet
-from waveflow.networks.upsample import LinearUpsampler, SpectrogramUpsampler, TransposedUpsampler
+from waveflow.networks.upsample import Knots, LinearUpsampler, SpectrogramUpsampler, TransposedUpsampler
 from waveflow.networks.waveflow_stack import FoldedWaveFlowStack, WaveFlowStack
 from waveflow.networks.wavenet import FoldedWaveNetStack, WaveNetStack
 from waveflow.networks.wavenet_stepper import WaveNetStepper
@@ -26,6 +26,7 @@ __all__ = [
     "FoldedWaveFlowStack",
     "FoldedWaveNetStack",
     "GatedPixelCNNStack",
+    "Knots",
     "LinearUpsampler",
     "MaskedConv1d",
     "MaskedConv2d",

@@ -1,6 +1,7 @@
 """From mel frames to the rate of a vocoder's samples, or groups of them."""
 
 import math
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,41 @@ class TransposedUpsampler(nn.Module):
         return out.reshape(batch, frames * groups, self.out_channels).transpose(1, 2)
 
 
+class Knots(NamedTuple):
+    """A context that is linear in time between frames.
+
+    Attributes:
+        frames: (B, C, F).
+        left: (B, T), the frame before or at each time.
+        right: (B, T), the one after it.
+        weight: (T,), that of the right one.
+    """
+
+    frames: Tensor
+    left: Tensor
+    right: Tensor
+    weight: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, C, T)."""
+        return *self.frames.shape[:2], self.left.shape[1]
+
+    def between(self, start: int, stop: int) -> Self:
+        """The same at these times alone."""
+        now = slice(start, stop)
+        return self._replace(left=self.left[:, now], right=self.right[:, now], weight=self.weight[now])
+
+    def interpolated(self) -> Tensor:
+        """(B, C, T), in memory (B, T, C)."""
+        frames = self.frames.transpose(1, 2)
+        left, right = (
+            frames.gather(1, index[:, :, None].expand(-1, -1, frames.shape[2])).to(self.weight.dtype)
+            for index in (self.left, self.right)
+        )
+        return torch.lerp(left, right, self.weight[:, None].expand(-1, frames.shape[2])).transpose(1, 2)
+
+
 class LinearUpsampler(nn.Module):
     """A convolution over frames, then linear interpolation to the centres of the groups.
 
@@ -97,23 +133,23 @@ class LinearUpsampler(nn.Module):
         return _ragged(self, mel, self.hop_length // self.group)
 
     def upsample(self, mel: Tensor, mask: Tensor | None) -> Tensor:
+        return self.knots(mel, mask).interpolated()
+
+    def knots(self, mel: Tensor, mask: Tensor | None = None) -> Knots:
+        """What is interpolated, and how; with a mask (B, 1, frames) nothing comes from behind an item's end."""
         standardised = (mel - _MEL_MEAN) / _MEL_STD
-        frames = self.convolution(standardised if mask is None else standardised * mask).transpose(1, 2)
-        batch, count, channels = frames.shape
+        frames = self.convolution(standardised if mask is None else standardised * mask)
+        batch, _, count = frames.shape
         lengths = torch.full((batch, 1), count, device=mel.device) if mask is None else mask.long().sum(2)
         last = (lengths - 1).clamp_min(0)
         centres = torch.arange(count * self.hop_length // self.group, device=mel.device) * self.group + self.group / 2
         # In float32 or wider: bf16 does not tell frames beyond 256 apart.
         position = ((centres - self.offset) / self.hop_length).to(torch.promote_types(frames.dtype, torch.float32))
-        left = position.floor()
-        weight = (position - left)[:, None]
-        left = left.long()[None].expand(batch, -1)
-
-        def at(index: Tensor) -> Tensor:
-            index = torch.minimum(index.clamp_min(0), last)
-            return frames.gather(1, index[:, :, None].expand(-1, -1, channels)).to(weight.dtype)
-
-        return torch.lerp(at(left), at(left + 1), weight.expand(-1, channels)).transpose(1, 2)
+        floor = position.floor()
+        left, right = (
+            torch.minimum(index.clamp_min(0).expand(batch, -1), last) for index in (floor.long(), floor.long() + 1)
+        )
+        return Knots(frames, left, right, position - floor)
 
 
 class SpectrogramUpsampler(nn.Module):

@@ -1,6 +1,7 @@
 """The dilated, gated convolution stack of WaveNet: causal, as it was published, or as a condition of couplings."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,11 @@ from waveflow.networks.convolution import ChannelsLastConv1d, convolve, to_chann
 from waveflow.networks.gate import WIDE, gate_factors, gated
 from waveflow.networks.wavenet_causal import FoldedCausalStack
 from waveflow.networks.wavenet_stepper import WaveNetStepper
-from waveflow.networks.wavenet_stream import WaveNetStream
+from waveflow.networks.wavenet_stream import Streams, WaveNetStream
 from waveflow.networks.wavenet_weights import CausalWeights, pack
+
+if TYPE_CHECKING:
+    from waveflow.networks.compiled_stream import CompiledStream
 
 
 class WaveNetStack(nn.Module):
@@ -155,7 +159,7 @@ class WaveNetStack(nn.Module):
         """
         return WaveNetStepper(self.packed(), batch, context)
 
-    def stream(self, batch: int) -> WaveNetStream:
+    def stream(self, batch: int) -> "WaveNetStream | CompiledStream":
         """A causal stack run block by block, without gradients.
 
         Args:
@@ -164,7 +168,7 @@ class WaveNetStack(nn.Module):
         Raises:
             ValueError: for a stack that is not causal.
         """
-        return WaveNetStream(self.packed(), batch)
+        return Streams().begin(self.packed(), batch)
 
 
 class GatedLayer(nn.Module):

@@ -10,10 +10,11 @@ from waveflow.context import Context, Ragged
 from waveflow.networks.causal_convolution import convolve_causally
 from waveflow.networks.convolution import convolve, to_channels_last
 from waveflow.networks.wavenet_stepper import WaveNetStepper
-from waveflow.networks.wavenet_stream import WaveNetStream
+from waveflow.networks.wavenet_stream import Streams, WaveNetStream
 from waveflow.networks.wavenet_weights import CausalWeights
 
 if TYPE_CHECKING:
+    from waveflow.networks.compiled_stream import CompiledStream
     from waveflow.networks.wavenet import WaveNetStack
 
 
@@ -35,6 +36,7 @@ class FoldedCausalStack(nn.Module):
         self.event_shape, self.reach = stack.event_shape, stack.reach
         weights = stack.packed()
         self.dilations, self.residual = weights.dilations.tolist(), weights.residual
+        self._streams = Streams(dtype)
         for name, tensor in weights._asdict().items():
             if name not in ("residual", "dilations"):
                 self._freeze(f"packed_{name}", tensor)
@@ -102,6 +104,6 @@ class FoldedCausalStack(nn.Module):
         """As of the stack."""
         return WaveNetStepper(self.packed(), batch, context)
 
-    def stream(self, batch: int) -> WaveNetStream:
+    def stream(self, batch: int) -> "WaveNetStream | CompiledStream":
         """As of the stack."""
-        return WaveNetStream(self.packed(), batch, self.dtype)
+        return self._streams.begin(self.packed(), batch)

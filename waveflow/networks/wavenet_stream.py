@@ -2,13 +2,50 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from waveflow.networks.convolution import convolve
+from waveflow.networks.upsample import Knots
 from waveflow.networks.wavenet_weights import CausalWeights
+
+if TYPE_CHECKING:
+    from waveflow.networks.compiled_stream import CompiledStream
+
+
+class Streams:
+    """Begins streams of one stack, compiled ones where they can be had: in float32 on a CPU with AVX-512.
+
+    Args:
+        dtype: of the products, None for that of the weights.
+    """
+
+    def __init__(self, dtype: torch.dtype | None = None):
+        self._dtype = dtype
+        self._packed: tuple[list[Any], Any] = ([], None)
+
+    def begin(self, weights: CausalWeights, batch: int) -> "WaveNetStream | CompiledStream":
+        """A stream of B waveforms; the weights are packed again if they are not those of the last time."""
+        if {weights.gates.dtype, self._dtype or torch.float32} != {torch.float32} or not _has_wide_vectors(weights):
+            return WaveNetStream(weights, batch, self._dtype)
+        from waveflow.networks.compiled_stream import CompiledStream, pack_stack  # numba takes half a second to import
+
+        tensors = [t for t in weights if isinstance(t, Tensor)]
+        state = [(t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
+        if state != self._packed[0]:
+            self._packed = state, pack_stack(weights)
+        return CompiledStream(weights, self._packed[1], batch)
+
+    def __reduce__(self):
+        return Streams, (self._dtype,)
+
+
+def _has_wide_vectors(weights: CausalWeights) -> bool:
+    # The compiled tiles want 32 registers of 64 bytes.
+    return weights.gates.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class WaveNetStream:
@@ -22,7 +59,12 @@ class WaveNetStream:
         weights: of the stack.
         batch: B.
         dtype: of the products, None for that of the weights; gates, sums of skips and the end have the latter.
+
+    Attributes:
+        compiled: False.
     """
+
+    compiled = False
 
     def __init__(self, weights: CausalWeights, batch: int, dtype: torch.dtype | None = None):
         w = self._weights = weights
@@ -64,14 +106,8 @@ class WaveNetStream:
         Raises:
             ValueError: for samples that are none, or not (B, 1, n); for a context that is missing or does not fit.
         """
-        w, length = self._weights, x.shape[-1]
-        batch, channels = len(self._heard), w.gates.shape[2]
-        if x.shape != (batch, 1, length) or not length:
-            raise ValueError(f"WaveNetStream expects samples ({batch}, 1, n), got {tuple(x.shape)}")
-        known = (batch, len(w.condition), length)
-        if known[1] and (context is None or context.shape != known):
-            got = None if context is None else tuple(context.shape)
-            raise ValueError(f"WaveNetStream expects a context {known}, got {got}")
+        w, length, channels = self._weights, x.shape[-1], self._weights.gates.shape[2]
+        check_block(w, len(self._heard), x, context)
         self._first.begin(length, context)
         self._rest.begin(length, context)
         h = self._rest.now
@@ -100,6 +136,21 @@ class WaveNetStream:
         window = heard[:, :-1].unfold(1, len(w.first), 1)  # the numbers before each
         self._rest.now.copy_(window @ w.first + w.first_bias)
         self._first.now.copy_(torch.cat([window, torch.ones_like(window[..., :1])], 2))
+
+
+def check_block(weights: CausalWeights, batch: int, x: Tensor, context: Tensor | Knots | None) -> None:
+    """Require samples (B, 1, n) and their context.
+
+    Raises:
+        ValueError: if there are none, or they do not fit.
+    """
+    length = x.shape[-1]
+    if x.shape != (batch, 1, length) or not length:
+        raise ValueError(f"a stream expects samples ({batch}, 1, n), got {tuple(x.shape)}")
+    known = (batch, len(weights.condition), length)
+    if known[1] and (context is None or context.shape != known):
+        got = None if context is None else tuple(context.shape)
+        raise ValueError(f"a stream expects a context {known}, got {got}")
 
 
 class _Rows:
@@ -139,7 +190,7 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Rows (B, n, in) times a matrix, its weight (out, in, 1, 1).
 
     In float32 by way of a convolution: PyTorch has two libraries for products on a CPU, of which that for convolutions
-    uses AVX-512 on all processors that have it.
+    is as fast on processors of all makers.
     """
     if rows.dtype != torch.float32:
         return torch.addmm(bias, rows.flatten(0, 1), weight[:, :, 0, 0].t()).unflatten(0, rows.shape[:2])
