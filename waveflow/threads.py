@@ -24,6 +24,12 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def own_threads() -> int:
+    """Threads that code of our own shares its work among: PyTorch's number, also where PyTorch is held to one."""
+    with _callers.lock:
+        return _callers.threads if _callers.inside else torch.get_num_threads()
+
+
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Let PyTorch compute with one thread while threads of our own share the work, for several callers side by side.

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from waveflow.networks import LinearUpsampler, WaveNetStack, WaveNetStream
-from waveflow.networks.compiled_stream import CompiledStream, pack_stack
-from waveflow.threads import one_torch_thread
+from waveflow.networks.compiled_stream import CompiledStream, pack_stream
+from waveflow.threads import one_torch_thread, own_threads
 
 STACKS = {
     "as ClariNet's": {"kernel_size": 3, "context_channels": 7},
@@ -45,7 +45,7 @@ def example(network, length, batch=2):
 
 def compiled(network, batch=2):
     weights = network.packed()
-    return CompiledStream(weights, pack_stack(weights), batch)
+    return CompiledStream(weights, pack_stream(weights), batch)
 
 
 def by_blocks(stream, x, context, lengths):
@@ -119,7 +119,7 @@ def test_folded_stacks_pack_once_and_again_when_they_change(monkeypatch):
         pytest.skip("stacks are streamed by PyTorch here")
     calls = []
     monkeypatch.setattr(
-        "waveflow.networks.compiled_stream.pack_stack", lambda weights: calls.append(1) or pack_stack(weights)
+        "waveflow.networks.compiled_stream.pack_stream", lambda weights: calls.append(1) or pack_stream(weights)
     )
     folded = make_stack(kernel_size=3).folded()
     x, _ = example(folded, 200)
@@ -157,7 +157,7 @@ def test_bad_input_is_named():
 def _push_in_a_child(weights, x, results):
     torch.set_num_threads(1)  # OpenMP's threads stayed behind in the parent
     torch.get_num_threads = lambda: 2
-    results.put(CompiledStream(weights, pack_stack(weights), 2).push(x).sum().item())
+    results.put(CompiledStream(weights, pack_stream(weights), 2).push(x).sum().item())
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
@@ -195,7 +195,8 @@ def test_pytorch_has_one_thread_while_ours_work():
             thread.start()
             assert inside.wait(10)
             seen.append(torch.get_num_threads())
-        assert torch.get_num_threads() == 2
+            assert own_threads() == 2
+        assert torch.get_num_threads() == own_threads() == 2
         leave.set()
         thread.join()
         assert seen == [1, 1, 2]

@@ -1,4 +1,4 @@
-"""The layers of a causal WaveNet stack over many samples at once on a CPU, compiled: what a student is drawn with.
+"""The layers of a WaveNet stack over many samples at once on a CPU, compiled: how students and WaveGlow are drawn.
 
 A tile of samples goes through a layer from its inputs to its residual while it stays in the nearest caches: products
 at the taps and of the context, gates, and the product of the activations. In float32.
@@ -23,9 +23,6 @@ from waveflow.kernels.wavenet_tiles import LANES, add_product, pack, set_product
 
 _GATES = 2 * LANES  # width of a tile of gates: a and b of LANES channels
 _SIZE, _LIKE = 4, np.float32(0)
-_GROUPS = 32  # of four outputs, in a tile
-TILE = OUTPUTS * _GROUPS
-"""Samples of a tile."""
 
 
 class LayerWeights(NamedTuple):
@@ -42,7 +39,9 @@ class LayerWeights(NamedTuple):
         skip: tiles of (L, channels, S).
         skip_bias: (S,), of all layers and the end.
         dilations: (L,).
-        past: (L + 1,), where each layer's memory begins, in steps.
+        ahead: (L,), steps after a sample that a layer hears.
+        past: (L + 1,), where each layer's memory begins, in steps; none if it hears what comes after.
+        edges: (2,), steps that may be heard before the first sample and after the last.
         residual: what h is multiplied by before a layer's residual is added.
     """
 
@@ -56,7 +55,9 @@ class LayerWeights(NamedTuple):
     skip: np.ndarray
     skip_bias: np.ndarray
     dilations: np.ndarray
+    ahead: np.ndarray
     past: np.ndarray
+    edges: np.ndarray
     residual: np.ndarray
 
 
@@ -69,6 +70,7 @@ class Conditions(NamedTuple):
         left: (B, n), the frame before or at each sample.
         right: (B, n), the one after it.
         weight: (n,), that of the right one.
+        lengths: (B,), samples of each utterance; the layers hear zeros behind them.
     """
 
     context: np.ndarray
@@ -76,10 +78,11 @@ class Conditions(NamedTuple):
     left: np.ndarray
     right: np.ndarray
     weight: np.ndarray
+    lengths: np.ndarray
 
 
 class Workplace(NamedTuple):
-    """Where one thread works.
+    """Where one thread works. A tile is so many groups of four samples.
 
     Attributes:
         inputs: (6, groups, C), transformed.
@@ -95,14 +98,20 @@ class Workplace(NamedTuple):
 
 
 @compiled
+def tiles_of(length, groups):
+    """Tiles of so many samples."""
+    return -(-length // (OUTPUTS * groups))
+
+
+@compiled
 def run(weights, past, rows, conditions, skips, work, layers, tiles, begins):
     """Some of the tiles through some of the layers, one after the other.
 
     Args:
         weights: :class:`LayerWeights`.
         past: (B, steps, C), the ends of all layers' inputs, moved on.
-        rows: (2, B, front + n, C), inputs of even and of odd layers after the ``front`` steps that were before; those
-            of the first layer are given.
+        rows: (2, B, edges[0] + n + edges[1], C), inputs of even and of odd layers; those of the first layer are given,
+            and zeros at the edges.
         conditions: :class:`Conditions`.
         skips: (B, n, S), written.
         work: :class:`Workplace`.
@@ -111,16 +120,16 @@ def run(weights, past, rows, conditions, skips, work, layers, tiles, begins):
         begins: whether to put before the inputs of each layer what was there, and to remember their end. To be done
             once, before the tiles.
     """
-    length = skips.shape[1]
-    of_each = -(-length // TILE)
+    length, groups = skips.shape[1], work.inputs.shape[1]
+    of_each = tiles_of(length, groups)
     for layer in range(layers[0], layers[1]):
         if begins:
             _begin(weights, past, rows, layer)
         dilation = weights.dilations[layer]
         whole = 0
         if layer < len(weights.factors) and dilation & (dilation - 1) == 0:
-            period = max(OUTPUTS * dilation, TILE)
-            whole = length // period * period // TILE
+            period = OUTPUTS * max(dilation, groups)
+            whole = length // period * period // (OUTPUTS * groups)
         for i in range(tiles[0], tiles[1]):
             _tile(weights, rows, conditions, skips, work, layer, i // of_each, i % of_each, i % of_each < whole)
 
@@ -128,8 +137,7 @@ def run(weights, past, rows, conditions, skips, work, layers, tiles, begins):
 @compiled
 def _begin(weights, past, rows, layer):
     start, end = weights.past[layer], weights.past[layer + 1]
-    reach, length = end - start, rows.shape[2]
-    front = _front(weights)
+    reach, length, front = end - start, rows.shape[2], weights.edges[0]
     for b in range(past.shape[0]):
         for i in range(reach):
             _copy(past[b, start + i], rows[layer % 2, b, front - reach + i])
@@ -140,24 +148,26 @@ def _begin(weights, past, rows, layer):
 @compiled
 def _tile(weights, rows, conditions, skips, work, layer, b, tile, by_groups):
     """One tile through one layer, by groups of four outputs of Winograd's or sample by sample."""
-    dilation, front = weights.dilations[layer], _front(weights)
+    dilation, groups = weights.dilations[layer], work.inputs.shape[1]
     channels, width, taps = rows.shape[3], work.gates.shape[1], weights.taps.shape[1]
     # The four outputs of a group are a dilation apart, so a tile is one stretch of time or four.
-    start, stretches, stretch, near = tile * TILE, 1, min(TILE, skips.shape[1] - tile * TILE), min(dilation, _GROUPS)
-    if by_groups and dilation >= _GROUPS:
-        stretches, stretch, parts = OUTPUTS, _GROUPS, dilation // _GROUPS
-        start = tile // parts * OUTPUTS * dilation + tile % parts * _GROUPS
+    size, near, stretches = OUTPUTS * groups, min(dilation, groups), 1
+    start, stretch = tile * size, min(size, skips.shape[1] - tile * size)
+    if by_groups and dilation >= groups:
+        stretches, stretch, parts = OUTPUTS, groups, dilation // groups
+        start = tile // parts * OUTPUTS * dilation + tile % parts * groups
     between = near if stretches == 1 else stretch
 
+    oldest = weights.edges[0] + weights.ahead[layer] - (taps - 1) * dilation
     source = rows[layer % 2, b].ctypes.data
     v, m = work.inputs.ctypes.data, work.products.ctypes.data
     gates, activations = work.gates.ctypes.data, work.activations.ctypes.data
-    for group in range(_GROUPS if by_groups else 0):
+    for group in range(groups if by_groups else 0):
         t = start + group // near * OUTPUTS * near + group % near
-        x = source + (front + t - 2 * dilation) * channels * _SIZE
+        x = source + (oldest + t) * channels * _SIZE
         for c in range(0, channels, LANES):
             to = v + (group * channels + c) * _SIZE
-            transform_inputs(x + c * _SIZE, dilation * channels * _SIZE, to, _GROUPS * channels * _SIZE)
+            transform_inputs(x + c * _SIZE, dilation * channels * _SIZE, to, groups * channels * _SIZE)
 
     for j in range(channels // LANES):
         for s in range(stretches):
@@ -166,13 +176,13 @@ def _tile(weights, rows, conditions, skips, work, layer, b, tile, by_groups):
         out = activations + j * LANES * _SIZE
         if by_groups:
             for i in range(PRODUCTS):
-                x, y = v + i * _GROUPS * channels * _SIZE, m + i * _GROUPS * width * _SIZE
-                set_product(x, channels, _GROUPS, weights.factors[layer, i, j : j + 1], y, width, _LIKE)
-            for group in range(_GROUPS):
+                x, y = v + i * groups * channels * _SIZE, m + i * groups * width * _SIZE
+                set_product(x, channels, groups, weights.factors[layer, i, j : j + 1], y, width, _LIKE)
+            for group in range(groups):
                 row = group if stretches > 1 else group // near * OUTPUTS * near + group % near
                 gate_products(
                     m + group * width * _SIZE,
-                    _GROUPS * width * _SIZE,
+                    groups * width * _SIZE,
                     gates + row * width * _SIZE,
                     between * width * _SIZE,
                     bias,
@@ -181,12 +191,12 @@ def _tile(weights, rows, conditions, skips, work, layer, b, tile, by_groups):
                 )
         else:
             for tap in range(taps):
-                x = source + (front + start - (taps - 1 - tap) * dilation) * channels * _SIZE
+                x = source + (oldest + start + tap * dilation) * channels * _SIZE
                 add_product(x, channels, stretch, weights.taps[layer, tap, j : j + 1], gates, width, _LIKE)
             for row in range(stretch):
                 gate(gates + row * width * _SIZE, bias, out + row * channels * _SIZE)
     for s in range(stretches):
-        _mix(weights, rows, skips, work, layer, b, start + s * dilation, s * stretch, stretch)
+        _mix(weights, rows, conditions, skips, work, layer, b, start + s * dilation, s * stretch, stretch)
 
 
 @compiled
@@ -220,29 +230,23 @@ def _know(weights, conditions, work, layer, j, b, start, row, count):
 
 
 @compiled
-def _mix(weights, rows, skips, work, layer, b, start, row, count):
+def _mix(weights, rows, conditions, skips, work, layer, b, start, row, count):
     """Residuals and skips of activations from ``row`` on, for the samples from ``start`` on."""
-    channels, width = rows.shape[3], skips.shape[2]
-    front = _front(weights)
+    channels, width, front = rows.shape[3], skips.shape[2], weights.edges[0]
     x = work.activations.ctypes.data + row * channels * _SIZE
     if layer + 1 < len(weights.dilations):
         now = slice(front + start, front + start + count)
         _carry(rows[layer % 2, b, now], weights.residual[0], weights.mix_bias[layer], rows[(layer + 1) % 2, b, now])
         out = rows[(layer + 1) % 2, b].ctypes.data + (front + start) * channels * _SIZE
         add_product(x, channels, count, weights.mix[layer], out, channels, _LIKE)
+        if conditions.lengths[b] < start + count:
+            behind = max(start, conditions.lengths[b])
+            _clear(rows[(layer + 1) % 2, b, front + behind : front + start + count])
     if layer == 0:
         for i in range(start, start + count):
             _copy(weights.skip_bias, skips[b, i])
     out = skips[b].ctypes.data + start * width * _SIZE
     add_product(x, channels, count, weights.skip[layer], out, width, _LIKE)
-
-
-@compiled
-def _front(weights):
-    reach = 0
-    for layer in range(len(weights.dilations)):
-        reach = max(reach, weights.past[layer + 1] - weights.past[layer])
-    return reach
 
 
 @compiled
@@ -276,6 +280,7 @@ def pack_layers(
     skip_bias: np.ndarray,
     dilations: np.ndarray,
     residual: float,
+    causal: bool,
 ) -> LayerWeights:
     """Weights in the order in which the layers read them, multiplied out in float64, given in float32.
 
@@ -289,6 +294,7 @@ def pack_layers(
         skip_bias: (skips,).
         dilations: (L,).
         residual: what h is multiplied by at each layer.
+        causal: whether the newest tap hears what is now; else the one in the middle does.
     """
     layers, taps, channels, _ = gates.shape
     wide = channels + -channels % LANES
@@ -308,7 +314,8 @@ def pack_layers(
 
     condition = beside(condition.reshape(len(condition), layers, 2 * channels))
     spread = beside(gates)
-    reach = [0, *((taps - 1) * dilations).tolist()]
+    heard = (taps - 1) * np.asarray(dilations, np.int64)
+    ahead = 0 * heard if causal else heard // 2
     return LayerWeights(
         tiles(spread),
         tiles(transform_taps(spread) if taps == TAPS else np.zeros((0, PRODUCTS, channels, _GATES))),
@@ -320,16 +327,19 @@ def pack_layers(
         tiles(fill(skip)),
         fill(skip_bias).astype(np.float32),
         np.asarray(dilations, np.int64),
-        np.cumsum(reach),
+        ahead,
+        np.cumsum([0, *(heard if causal else ahead - ahead)]),
+        np.array([max(heard - ahead), max(ahead)]),
         np.array([residual], np.float32),
     )
 
 
 def workplace(channels: int) -> Workplace:
-    """For one thread; channels: C, a multiple of 16."""
+    """For one thread; channels: C, a multiple of 16. The wider the layers, the more samples should share a weight."""
+    groups = 32 if channels < 128 else 64
     return Workplace(
-        np.empty((PRODUCTS, _GROUPS, channels), np.float32),
-        np.empty((PRODUCTS, _GROUPS, _GATES), np.float32),
-        np.empty((TILE, _GATES), np.float32),
-        np.empty((TILE, channels), np.float32),
+        np.empty((PRODUCTS, groups, channels), np.float32),
+        np.empty((PRODUCTS, groups, _GATES), np.float32),
+        np.empty((OUTPUTS * groups, _GATES), np.float32),
+        np.empty((OUTPUTS * groups, channels), np.float32),
     )

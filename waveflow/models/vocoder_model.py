@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,7 @@ from waveflow.distributions import Base, Flow, StandardNormal
 from waveflow.errors import InputError
 from waveflow.models.pretrained import PretrainedModel
 from waveflow.models.shipped import best_vocoder
+from waveflow.threads import one_torch_thread
 
 # Order 128 reaches back over a period of most voices. After short trainings temperatures below 1 only lose level.
 WHITENED = {"whiten": True, "whiten_order": 128, "whiten_block": 32, "whiten_correction": 64, "temperature": 1.0}
@@ -242,10 +244,15 @@ class VocoderModel(PretrainedModel):
             low, high = max(0, start - before), min(values.shape[-1], stop + after)
             part = values[..., low:high]
             part = part if mask is None else Ragged(part, mask[..., low:high])
-            piece, _ = self.layers.inverse(z[..., low * rate : high * rate], part)
+            with one_torch_thread() if self._shares_threads(z) else nullcontext():
+                piece, _ = self.layers.inverse(z[..., low * rate : high * rate], part)
             return piece[..., (start - low) * hop : (stop - low) * hop]
 
         return decode
+
+    def _shares_threads(self, z: Tensor) -> bool:
+        """Whether most of the work is done by threads of our own, not by PyTorch's."""
+        return False
 
     def _vocode(
         self,

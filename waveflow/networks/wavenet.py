@@ -10,11 +10,12 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from waveflow.context import Context, Ragged
 from waveflow.networks.causal_convolution import CausalConv1d
+from waveflow.networks.compile_choice import Kept, has_wide_vectors
 from waveflow.networks.convolution import ChannelsLastConv1d, convolve, to_channels_last
 from waveflow.networks.gate import WIDE, gate_factors, gated
 from waveflow.networks.wavenet_causal import FoldedCausalStack
 from waveflow.networks.wavenet_stepper import WaveNetStepper
-from waveflow.networks.wavenet_stream import Streams, WaveNetStream
+from waveflow.networks.wavenet_stream import WaveNetStream, begin_stream
 from waveflow.networks.wavenet_weights import CausalWeights, pack
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class WaveNetStack(nn.Module):
         Raises:
             ValueError: for a stack that is not causal.
         """
-        return Streams().begin(self.packed(), batch)
+        return begin_stream(self.packed(), batch)
 
 
 class GatedLayer(nn.Module):
@@ -216,6 +217,8 @@ class FoldedWaveNetStack(nn.Module):
     Weight norm is applied; the skip sum and the output layer, linear both, become one small product for each layer;
     the factors of the gate go into the weights. In a dtype lower than float32 the sum of the outputs is still
     float32. Frozen; same call and result as the stack, to rounding.
+
+    In float32 on a CPU with AVX-512, and where no gradients are asked for, compiled code computes it.
     """
 
     def __init__(self, stack: WaveNetStack, dtype: torch.dtype):
@@ -223,6 +226,7 @@ class FoldedWaveNetStack(nn.Module):
         self.dtype = dtype
         self.context_channels = stack.context_channels
         self.reach = stack.reach
+        self._kept = Kept()
         self.dilations = [
             (layer.gates if layer.depthwise is None else layer.depthwise).dilation[0] for layer in stack.layers
         ]
@@ -251,6 +255,16 @@ class FoldedWaveNetStack(nn.Module):
             self._store(f"mix{i}", mix if dtype in WIDE else 0.5 * mix, residual_bias)
         self.register_buffer("output_bias", output_bias.float()[:, None, None])
 
+    def runs_compiled(self, x: Tensor) -> bool:
+        """Whether compiled code of our own computes what this stack makes of x, here and now."""
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return False
+        if torch.compiler.is_compiling() or self._compiled_call_impl is not None:
+            return False  # PyTorch's own compiler does
+        # A product for each tap costs more than the depthwise ones of separable layers.
+        dense = self.dtype == torch.float32 and not hasattr(self, "depthwise0_weight")
+        return dense and has_wide_vectors(x)
+
     def _store(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
         weight = weight.detach().to(self.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
         self.register_buffer(f"{name}_weight", weight)
@@ -261,6 +275,12 @@ class FoldedWaveNetStack(nn.Module):
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         context, mask = _fit(x, context, self.context_channels)
+        if self.runs_compiled(x):
+            from waveflow.networks.compiled_stack import pack_stack, run_stack  # numba takes half a second to import
+
+            layers = self._kept(self.buffers(), lambda: pack_stack(self))
+            both = (None if part is None else part.squeeze(2) for part in (context, mask))
+            return run_stack(self, layers, x.float(), *both)
         context = None if context is None else context.to(self.dtype)
         mask = None if mask is None else mask.to(self.dtype)
         h = _masked(self._apply_stored("input", to_channels_last(x.to(self.dtype))), mask)

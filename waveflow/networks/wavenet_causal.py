@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from waveflow.context import Context, Ragged
 from waveflow.networks.causal_convolution import convolve_causally
+from waveflow.networks.compile_choice import Kept
 from waveflow.networks.convolution import convolve, to_channels_last
 from waveflow.networks.wavenet_stepper import WaveNetStepper
-from waveflow.networks.wavenet_stream import Streams, WaveNetStream
+from waveflow.networks.wavenet_stream import WaveNetStream, begin_stream
 from waveflow.networks.wavenet_weights import CausalWeights
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class FoldedCausalStack(nn.Module):
         self.event_shape, self.reach = stack.event_shape, stack.reach
         weights = stack.packed()
         self.dilations, self.residual = weights.dilations.tolist(), weights.residual
-        self._streams = Streams(dtype)
+        self._kept = Kept()
         for name, tensor in weights._asdict().items():
             if name not in ("residual", "dilations"):
                 self._freeze(f"packed_{name}", tensor)
@@ -106,4 +107,4 @@ class FoldedCausalStack(nn.Module):
 
     def stream(self, batch: int) -> "WaveNetStream | CompiledStream":
         """As of the stack."""
-        return self._streams.begin(self.packed(), batch)
+        return begin_stream(self.packed(), batch, self.dtype, self._kept)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from waveflow.networks.compile_choice import Kept, has_wide_vectors
 from waveflow.networks.convolution import convolve
 from waveflow.networks.upsample import Knots
 from waveflow.networks.wavenet_weights import CausalWeights
@@ -16,36 +17,23 @@ if TYPE_CHECKING:
     from waveflow.networks.compiled_stream import CompiledStream
 
 
-class Streams:
-    """Begins streams of one stack, compiled ones where they can be had: in float32 on a CPU with AVX-512.
+def begin_stream(
+    weights: CausalWeights, batch: int, dtype: torch.dtype | None = None, kept: Kept | None = None
+) -> "WaveNetStream | CompiledStream":
+    """A stream of B waveforms, compiled where that can be had: in float32 on a CPU with AVX-512.
 
     Args:
+        weights: of the stack.
+        batch: B.
         dtype: of the products, None for that of the weights.
+        kept: what keeps the weights packed from one stream to the next.
     """
+    if {weights.gates.dtype, dtype or torch.float32} != {torch.float32} or not has_wide_vectors(weights.gates):
+        return WaveNetStream(weights, batch, dtype)
+    from waveflow.networks.compiled_stream import CompiledStream, pack_stream  # numba takes half a second to import
 
-    def __init__(self, dtype: torch.dtype | None = None):
-        self._dtype = dtype
-        self._packed: tuple[list[Any], Any] = ([], None)
-
-    def begin(self, weights: CausalWeights, batch: int) -> "WaveNetStream | CompiledStream":
-        """A stream of B waveforms; the weights are packed again if they are not those of the last time."""
-        if {weights.gates.dtype, self._dtype or torch.float32} != {torch.float32} or not _has_wide_vectors(weights):
-            return WaveNetStream(weights, batch, self._dtype)
-        from waveflow.networks.compiled_stream import CompiledStream, pack_stack  # numba takes half a second to import
-
-        tensors = [t for t in weights if isinstance(t, Tensor)]
-        state = [(t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
-        if state != self._packed[0]:
-            self._packed = state, pack_stack(weights)
-        return CompiledStream(weights, self._packed[1], batch)
-
-    def __reduce__(self):
-        return Streams, (self._dtype,)
-
-
-def _has_wide_vectors(weights: CausalWeights) -> bool:
-    # The compiled tiles want 32 registers of 64 bytes.
-    return weights.gates.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    tensors = [t for t in weights if isinstance(t, Tensor)]
+    return CompiledStream(weights, (kept or Kept())(tensors, lambda: pack_stream(weights)), batch)
 
 
 class WaveNetStream:

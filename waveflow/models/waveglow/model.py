@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
+from torch import Tensor
 
 from waveflow.bijectors import (
     LOG_SCALES,
@@ -21,7 +22,7 @@ from waveflow.bijectors import (
 )
 from waveflow.errors import InputError
 from waveflow.models.vocoder_model import WHITENED, VocoderConfig, VocoderModel
-from waveflow.networks import LinearUpsampler, TransposedUpsampler, WaveNetStack
+from waveflow.networks import FoldedWaveNetStack, LinearUpsampler, TransposedUpsampler, WaveNetStack
 
 _CHOICES = {"upsampler": ("transposed", "linear"), "memory": ("store", "invert"), "scale": tuple(LOG_SCALES)}
 
@@ -220,6 +221,10 @@ class WaveGlow(VocoderModel):
     def couplings(self) -> Iterator[Coupling]:
         """The affine couplings, in the order from data to latent."""
         return (part for part in self.flow.bijector.modules() if isinstance(part, Coupling))
+
+    def _shares_threads(self, z: Tensor) -> bool:
+        networks = [coupling.conditioner for coupling in self.couplings()]
+        return all(isinstance(network, FoldedWaveNetStack) and network.runs_compiled(z) for network in networks)
 
     def for_inference(self, dtype: torch.dtype = torch.float32, compile: bool = False) -> Self:
         """A frozen copy that vocodes faster: weight norm folded, linear layers merged.

@@ -1,0 +1,116 @@
+"""A non-causal stack in compiled code against the same in plain PyTorch, in float64."""
+
+import copy
+
+import pytest
+import torch
+
+from waveflow.context import Ragged
+from waveflow.networks import WaveNetStack
+
+STACKS = {
+    "as WaveGlow's": {"context_channels": 7},
+    "no context": {},
+    "channels of two vectors, dilations begin again": {"channels": 32, "cycle": 2, "context_channels": 3},
+    "wide": {"channels": 136, "layers": 2, "context_channels": 3},
+    "5 taps": {"kernel_size": 5, "context_channels": 3},
+    "1 tap": {"kernel_size": 1},
+    "one layer": {"layers": 1, "context_channels": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def wide_vectors(monkeypatch):
+    """As on a processor with AVX-512; what is compiled runs on any."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+def make_stack(channels=20, layers=5, kernel_size=3, **fields):
+    """Far from its start."""
+    network = WaveNetStack(4, 6, channels, layers, kernel_size=kernel_size, **fields)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+    return network
+
+
+def example(network, length, batch=2):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(batch, 4, length, generator=generator)
+    channels = network.layers[0].condition.in_channels if network.layers[0].condition is not None else 0
+    return x, torch.randn(batch, channels, length, generator=generator) if channels else None
+
+
+def exact(network, x, context):
+    context = (
+        context
+        if context is None
+        else type(context)(*(t.double() for t in context))
+        if isinstance(context, Ragged)
+        else context.double()
+    )
+    return copy.deepcopy(network).double()(x.double(), context)
+
+
+def assert_near(found, expected):
+    assert found.dtype == torch.float32 and found.shape == expected.shape
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("length", [1, 13, 128, 300, 700])
+@torch.no_grad()
+def test_equals_plain_pytorch_in_float64(name, length):
+    network = make_stack(**STACKS[name])
+    folded = network.folded()
+    x, context = example(network, length)
+    assert folded.runs_compiled(x)
+    assert_near(folded(x, context), exact(network, x, context))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@torch.no_grad()
+def test_padded_items_come_out_as_if_alone(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    network = make_stack(context_channels=3)
+    folded = network.folded()
+    x, context = example(network, 400, 3)
+    lengths = torch.tensor([400, 130, 3])
+    ragged = Ragged.from_lengths(context, lengths)
+    together, expected = folded(x, ragged), exact(network, x, ragged)
+    for i, n in enumerate(lengths.tolist()):
+        alone = folded(x[i : i + 1, :, :n], context[i : i + 1, :, :n])
+        assert_near(together[i : i + 1, :, :n], expected[i : i + 1, :, :n])
+        torch.testing.assert_close(together[i : i + 1, :, :n], alone, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_weights_that_change_are_packed_again():
+    network = make_stack(context_channels=3)
+    folded = network.folded()
+    x, context = example(network, 200)
+    before = folded(x, context)
+    folded.output_bias.add_(1)
+    torch.testing.assert_close(folded(x, context), before + 1)
+
+
+def test_pytorch_computes_where_it_has_to(monkeypatch):
+    folded = make_stack().folded()
+    x = torch.randn(1, 4, 9)
+    assert not folded.runs_compiled(x)
+    x.requires_grad_()
+    assert torch.autograd.grad(folded(x).sum(), x)[0].any()
+    with torch.no_grad():
+        assert folded.runs_compiled(x)
+        assert folded(x[..., :0]).shape == (1, 6, 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not folded.runs_compiled(x)
+        for other in (make_stack().folded(torch.bfloat16), make_stack().double().folded(torch.float64)):
+            assert not other.runs_compiled(x)
+        assert not make_stack(separable=True).folded().runs_compiled(x)
+        compiled = make_stack().folded()
+        compiled.compile()
+        assert not compiled.runs_compiled(x)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        assert not folded.runs_compiled(x)
