@@ -62,6 +62,8 @@ class Arguments:
         steps: Optimizer steps of the student in total, those of --pairs included.
         pairs: Steps at first that are regression on what the teacher makes of noise, by layers where the student is
             the teacher turned round (iaf of maf, as many layers), else by draws (default: 1000; with --anneal 0).
+        pairs_weight: Of the same regression beside the divergence in the steps that follow; 0 for none. It keeps the
+            student where reverse KL, which sees only what the student draws, would let go of rare rows.
         draws: Draws of the student per step, on each process.
         anneal: Steps over which the goal moves from a normal distribution to the teacher; 0 for none. Without it the
             student that was not begun by --pairs may settle on some of several modes that lie apart, as in power.
@@ -91,6 +93,7 @@ class Arguments:
     teacher_activation: Literal["relu", "silu", "tanh"] = "silu"
     steps: int = 2500
     pairs: int | None = None
+    pairs_weight: float = 1.0
     draws: int = 1024
     anneal: int = 0
     learning_rate: float = 1e-3
@@ -163,9 +166,9 @@ def check(teacher: VectorFlow, model: VectorFlow, table: Table) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
     use_threads(args.threads)
-    for name, least in {"draws": 1, "anneal": 0, "pairs": 0}.items():
+    for name, least in {"draws": 1, "anneal": 0, "pairs": 0, "pairs_weight": 0}.items():
         if (given := getattr(args, name)) is not None and given < least:
-            raise InputError(f"--{name} expects at least {least}, got {given}")
+            raise InputError(f"--{name.replace('_', '-')} expects at least {least}, got {given}")
     if args.pairs and args.anneal:
         raise InputError(
             f"--pairs and --anneal are two ways to begin, got {args.pairs} and {args.anneal} steps of them"
@@ -210,14 +213,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     def objective(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        if batch["step"] < pairs:
-            z = torch.randn(args.draws, features, device=trainer.device)
-            return {"loss": student(lesson=lambda flow: pairs_loss(flow, teacher, z))}
+        begun = batch["step"] >= pairs
+        pairs_weight = args.pairs_weight if begun and pairs else float(not begun)
         weight = annealing_weight(batch["step"], args.anneal)
-        kl = reverse_kl(student, annealed(teacher, start, weight), draws=args.draws).mean()
-        if weight == 1:
-            watch(kl.item() / features, batch["step"])
-        return {"loss": kl, "nats_per_dim": kl.detach() / features, "teacher_weight": torch.tensor(weight)}
+        nothing = torch.zeros((), device=trainer.device)
+
+        def lesson(flow: Flow) -> Tensor:
+            z = torch.randn(args.draws, features, device=trainer.device) if pairs_weight else None
+            of_pairs = pairs_loss(flow, teacher, z) if pairs_weight else nothing
+            goal = annealed(teacher, start, weight)
+            return torch.stack([of_pairs, reverse_kl(flow, goal, draws=args.draws).mean() if begun else nothing])
+
+        of_pairs, kl = student(lesson=lesson)
+        seen = {"pairs": of_pairs.detach()} if pairs_weight else {}
+        if begun:
+            seen |= {"nats_per_dim": kl.detach() / features, "teacher_weight": torch.tensor(weight)}
+            if weight == 1:
+                watch(kl.item() / features, batch["step"])
+        return {"loss": pairs_weight * of_pairs + kl, **seen}
 
     def generator() -> torch.Generator:
         return torch.Generator(trainer.device).manual_seed(args.seed)

@@ -1,5 +1,6 @@
 """The distillation of densities as its users run it, small."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -109,13 +110,38 @@ def test_a_student_turned_round_learns_by_pairs_alone(distill, teacher, tmp_path
 def test_pairs_are_of_new_standard_normal_noise_at_each_of_their_steps(distill, teacher, tmp_path, monkeypatch):
     noise, loss = [], distill.recipe.pairs_loss
     monkeypatch.setattr(distill.recipe, "pairs_loss", lambda s, t, z: (noise.append(z), loss(s, t, z))[1])
-    words = ("--teacher", teacher, "--data", "moons", "--draws", 1000, "--pairs", 2)
+    words = ("--teacher", teacher, "--data", "moons", "--draws", 1000, "--pairs", 2, "--pairs-weight", 0)
     assert distill(tmp_path / "run", *words, steps=3)[0] == 0
     first, second = noise
     for z in noise:
         torch.testing.assert_close(z.T.cov(), torch.eye(2), atol=0.2, rtol=0)
         torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=0.2, rtol=0)
     assert not torch.equal(first, second)
+
+
+def test_pairs_weigh_beside_the_divergence_if_they_came_first(distill, teacher, tmp_path, monkeypatch):
+    pairs, kl, seen = distill.recipe.pairs_loss, distill.recipe.reverse_kl, []
+
+    def keep(name, call):
+        def kept(*args, **options):
+            found = call(*args, **options)
+            seen.append((name, found.mean().item()))
+            return found
+
+        return kept
+
+    monkeypatch.setattr(distill.recipe, "pairs_loss", keep("pairs", pairs))
+    monkeypatch.setattr(distill.recipe, "reverse_kl", keep("kl", kl))
+    words = ("--teacher", teacher, "--data", "moons", "--draws", 50, "--pairs-weight", 2.5, "--validate-every", 0)
+    assert distill(tmp_path / "run", *words, "--pairs", 4, steps=10)[0] == 0
+    assert [name for name, _ in seen] == ["pairs"] * 4 + ["pairs", "kl"] * 6
+    with (tmp_path / "run" / "logs" / "metrics.csv").open(newline="") as file:
+        losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "train/loss"]
+    total = sum(value for _, value in seen[:4]) + sum(v * (2.5 if name == "pairs" else 1) for name, v in seen[4:])
+    assert losses == [pytest.approx(total / 10, rel=1e-4)]
+    seen.clear()
+    assert distill(tmp_path / "other", *words, "--anneal", 1, "--pairs", 0, steps=2)[0] == 0
+    assert [name for name, _ in seen] == ["kl", "kl"]
 
 
 def test_a_student_is_as_deep_as_its_teacher_unless_told(distill, tmp_path):
@@ -202,6 +228,7 @@ def test_a_diverging_student_is_stopped_with_its_last_checkpoint(distill, teache
         (["--layers", 0], "IAF expects layers of at least 1, got 0"),
         (["--anneal", -1], "--anneal expects at least 0, got -1"),
         (["--pairs", -1], "--pairs expects at least 0, got -1"),
+        (["--pairs-weight", -1], "--pairs-weight expects at least 0, got -1.0"),
         (["--pairs", 3, "--anneal", 4], "--pairs and --anneal are two ways to begin, got 3 and 4 steps"),
         (["--steps", 0], "steps must be at least 1, got 0"),
         (["--resume"], "nothing to resume"),
