@@ -23,6 +23,7 @@ from waveflow.distillation import (
     Student,
     annealed,
     annealing_weight,
+    corresponds,
     estimate_kl,
     load_teacher,
     pairs_loss,
@@ -62,8 +63,9 @@ class Arguments:
         steps: Optimizer steps of the student in total, those of --pairs included.
         pairs: Steps at first that are regression on what the teacher makes of noise, by layers where the student is
             the teacher turned round (iaf of maf, as many layers), else by draws (default: 1000; with --anneal 0).
-        pairs_weight: Of the same regression beside the divergence in the steps that follow; 0 for none. It keeps the
-            student where reverse KL, which sees only what the student draws, would let go of rare rows.
+        pairs_weight: Of the same regression beside the divergence in the steps that follow; 0 for none. By layers it
+            keeps rare rows, which reverse KL, seeing only what the student draws, would let go of; by draws alone it
+            gains nothing (default: 1 by layers, else 0).
         draws: Draws of the student per step, on each process.
         anneal: Steps over which the goal moves from a normal distribution to the teacher; 0 for none. Without it the
             student that was not begun by --pairs may settle on some of several modes that lie apart, as in power.
@@ -93,7 +95,7 @@ class Arguments:
     teacher_activation: Literal["relu", "silu", "tanh"] = "silu"
     steps: int = 2500
     pairs: int | None = None
-    pairs_weight: float = 1.0
+    pairs_weight: float | None = None
     draws: int = 1024
     anneal: int = 0
     learning_rate: float = 1e-3
@@ -212,9 +214,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = Flow(StandardNormal(), teacher.bijector[0], (features,))
     watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
+    beside = float(corresponds(student.model, teacher)) if args.pairs_weight is None else args.pairs_weight
+
     def objective(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         begun = batch["step"] >= pairs
-        pairs_weight = args.pairs_weight if begun and pairs else float(not begun)
+        pairs_weight = beside if begun and pairs else float(not begun)
         weight = annealing_weight(batch["step"], args.anneal)
         nothing = torch.zeros((), device=trainer.device)
 

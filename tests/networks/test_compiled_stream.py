@@ -8,7 +8,8 @@ import threading
 import pytest
 import torch
 
-from waveflow.networks import LinearUpsampler, WaveNetStack, WaveNetStream
+from waveflow.kernels.wavenet_layers import run
+from waveflow.networks import LinearUpsampler, WaveNetStack, WaveNetStream, compiled_layers
 from waveflow.networks.compiled_stream import CompiledStream, pack_stream
 from waveflow.threads import one_torch_thread, own_threads
 
@@ -72,6 +73,17 @@ def test_equals_plain_pytorch_in_float64(name):
     expected = exact(network, x, context)
     for lengths in ([1200], [512, 1, 127, 128, 3, 429], [256] * 4 + [88, 88]):
         assert_near(by_blocks(compiled(network), x, context, lengths), expected)
+
+
+def test_long_calls_go_layer_by_layer(monkeypatch):
+    network = make_stack(**STACKS["as ClariNet's"])
+    x, context = example(network, 700)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    expected, calls = by_blocks(compiled(network), x, context, [500, 200]), []
+    monkeypatch.setattr(compiled_layers, "_LONG", 1)
+    monkeypatch.setattr(compiled_layers, "run", lambda *args: calls.append(args[6]) or run(*args))
+    assert torch.equal(by_blocks(compiled(network), x, context, [500, 200]), expected)
+    assert calls == 2 * [(i, i + 1) for i in range(8)]
 
 
 @pytest.mark.parametrize("threads", [2, 5])

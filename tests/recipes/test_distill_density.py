@@ -140,6 +140,10 @@ def test_pairs_weigh_beside_the_divergence_if_they_came_first(distill, teacher, 
     total = sum(value for _, value in seen[:4]) + sum(v * (2.5 if name == "pairs" else 1) for name, v in seen[4:])
     assert losses == [pytest.approx(total / 10, rel=1e-4)]
     seen.clear()
+    splines = ("--teacher", teacher, "--data", "moons", "--student", "spline", "--draws", 50, "--validate-every", 0)
+    assert distill(tmp_path / "splines", *splines, "--pairs", 1, steps=2)[0] == 0
+    assert [name for name, _ in seen] == ["pairs", "kl"]  # of draws alone: only first, unless it is asked for
+    seen.clear()
     assert distill(tmp_path / "other", *words, "--anneal", 1, "--pairs", 0, steps=2)[0] == 0
     assert [name for name, _ in seen] == ["kl", "kl"]
 

@@ -23,7 +23,9 @@ class Kept:
         """What ``make`` gives, or gave while the tensors were as they are."""
         state = [(t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
         if state != self._state:
-            self._state, self._made = state, make()
+            made = make()
+            self._made, self._state = made, state  # in this order: other threads may look
+            return made
         return self._made
 
     def __reduce__(self):

@@ -14,6 +14,9 @@ from waveflow.networks.upsample import Knots
 from waveflow.threads import own_threads
 
 
+_LONG = 1000  # tiles of a call, beyond which Python comes in between layers, to react
+
+
 class CompiledLayers:
     """The layers of a stack over B utterances on a CPU, in float32, all of a layer while a tile stays in the caches.
 
@@ -76,7 +79,10 @@ class CompiledLayers:
             run(self._weights, self._past, self._rows, conditions, skips, work, layers, of, begins)
 
         if threads == 1:
-            return part((0, count), (0, tiles), True, self._work[0])
+            at_once = count if tiles < _LONG else 1
+            for i in range(0, count, at_once):
+                part((i, i + at_once), (0, tiles), True, self._work[0])
+            return
         shares = list(zip(pairwise(tiles * i // threads for i in range(threads + 1)), self._work, strict=True))
         for i in range(count):
             part((i, i + 1), (0, 0), True, self._work[0])
