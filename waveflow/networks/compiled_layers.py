@@ -13,7 +13,6 @@ from waveflow.kernels.wavenet_layers import Conditions, LayerWeights, Workplace,
 from waveflow.networks.upsample import Knots
 from waveflow.threads import own_threads
 
-
 _LONG = 1000  # tiles of a call, beyond which Python comes in between layers, to react
 
 
