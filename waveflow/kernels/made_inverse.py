@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from waveflow.errors import InputError
-from waveflow.kernels.compiled import compiled
+from waveflow.kernels.compiled import compiled, compiled_within
 
 _TILE = 64  # items of the batch whose activations are kept together, in the caches next to the processor
 
@@ -91,7 +91,7 @@ def _invert(z, weights, biases, widths, ends, order, x, log_det, bound, standard
                 log_det[start + j] += log_scale
 
 
-@compiled
+@compiled_within
 def _fill(outputs, biases, row, end, start, size):
     for r in range(row, end):
         y = outputs[r * _TILE : (r + 1) * _TILE]
@@ -101,7 +101,7 @@ def _fill(outputs, biases, row, end, start, size):
             y[:size] = biases[r, start : start + size]
 
 
-@compiled
+@compiled_within
 def _add_product(outputs, weight, inputs, row, end, count):
     # Four rows by four inputs at a time: each number read is used four times. Behind ``end`` there are rows that come
     # later, or to spare, and are filled anew before they are used.

@@ -7,7 +7,7 @@ computed in float64 whatever the network's precision: next to a sample's layers 
 import math
 from typing import NamedTuple
 
-from waveflow.kernels.compiled import compiled
+from waveflow.kernels.compiled import compiled, compiled_within
 
 GAUSSIAN, LOGISTICS, DISCRETISED_LOGISTICS, CATEGORICAL, AFFINE = range(5)
 COLDEST = 1e-6  # where temperature 0, a limit, is computed
@@ -67,7 +67,7 @@ def network_input(head, value):
     return value * (2.0 / (head.values - 1)) - 1.0 if head.values else value
 
 
-@compiled
+@compiled_within
 def _log_scale(head, raw):
     raw = float(raw)
     if head.scale == 1:
@@ -83,7 +83,7 @@ def _log_scale(head, raw):
     return raw
 
 
-@compiled
+@compiled_within
 def _softmax(logits, weights, count, temperature):
     largest = logits[0]
     for i in range(1, count):
@@ -96,7 +96,7 @@ def _softmax(logits, weights, count, temperature):
         weights[i] /= total
 
 
-@compiled
+@compiled_within
 def _root(head, params, work, z):
     """x with logit F(x) = z: Newton's method within a bracket that it narrows, which is halved where it would leave."""
     k = head.components
@@ -135,7 +135,7 @@ def _root(head, params, work, z):
     return x
 
 
-@compiled
+@compiled_within
 def _level(head, params, work, u):
     """The smallest value with P(X <= x) >= u, bit by bit."""
     k, last = head.components, head.values - 1
@@ -161,7 +161,7 @@ def _level(head, params, work, u):
     return float(min(x, last))
 
 
-@compiled
+@compiled_within
 def _category(head, params, work, u):
     _softmax(params, work[0], head.values, head.temperature)
     total = 0.0

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from waveflow.kernels.compiled import compiled
+from waveflow.kernels.compiled import compiled, compiled_within
 from waveflow.kernels.gated_rows import (
     OUTPUTS,
     PRODUCTS,
@@ -134,7 +134,7 @@ def run(weights, past, rows, conditions, skips, work, layers, tiles, begins):
             _tile(weights, rows, conditions, skips, work, layer, i // of_each, i % of_each, i % of_each < whole)
 
 
-@compiled
+@compiled_within
 def _begin(weights, past, rows, layer):
     start, end = weights.past[layer], weights.past[layer + 1]
     reach, length, front = end - start, rows.shape[2], weights.edges[0]
@@ -145,7 +145,7 @@ def _begin(weights, past, rows, layer):
             _copy(rows[layer % 2, b, length - reach + i], past[b, start + i])
 
 
-@compiled
+@compiled_within
 def _tile(weights, rows, conditions, skips, work, layer, b, tile, by_groups):
     """One tile through one layer, by groups of four outputs of Winograd's or sample by sample."""
     dilation, groups = weights.dilations[layer], work.inputs.shape[1]
@@ -199,7 +199,7 @@ def _tile(weights, rows, conditions, skips, work, layer, b, tile, by_groups):
         _mix(weights, rows, conditions, skips, work, layer, b, start + s * dilation, s * stretch, stretch)
 
 
-@compiled
+@compiled_within
 def _know(weights, conditions, work, layer, j, b, start, row, count):
     """Set gates from ``row`` on to what the conditions of samples from ``start`` on say."""
     length, known = conditions.context.shape[1:]
@@ -229,7 +229,7 @@ def _know(weights, conditions, work, layer, j, b, start, row, count):
         _clear(work.gates[row : row + count])
 
 
-@compiled
+@compiled_within
 def _mix(weights, rows, conditions, skips, work, layer, b, start, row, count):
     """Residuals and skips of activations from ``row`` on, for the samples from ``start`` on."""
     channels, width, front = rows.shape[3], skips.shape[2], weights.edges[0]
@@ -249,21 +249,21 @@ def _mix(weights, rows, conditions, skips, work, layer, b, start, row, count):
     add_product(x, channels, count, weights.skip[layer], out, width, _LIKE)
 
 
-@compiled
+@compiled_within
 def _carry(h, residual, bias, out):
     for i in range(h.shape[0]):
         for c in range(h.shape[1]):
             out[i, c] = h[i, c] * residual + bias[c]
 
 
-@compiled
+@compiled_within
 def _clear(x):
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             x[i, c] = 0
 
 
-@compiled
+@compiled_within
 def _copy(source, target):
     # What an assignment does, without its checks of shapes, which take seconds to compile.
     for c in range(len(source)):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from waveflow.kernels.compiled import compiled
+from waveflow.kernels.compiled import compiled, compiled_within
 from waveflow.kernels.tanh_fit import LIMIT, P, Q
 from waveflow.kernels.wavenet_heads import draw, network_input
 from waveflow.kernels.wavenet_tiles import LANES, add_product, pack, tile_width
@@ -180,7 +180,7 @@ def tanh(x):
     return x * p / q
 
 
-@compiled
+@compiled_within
 def _activate(gates, activations):
     """tanh(a) (1 + tanh(b)) of the two halves; the sigmoid's factors of 1/2 are in the weights."""
     n = len(activations)
@@ -192,7 +192,7 @@ def _activate(gates, activations):
             activations[c] = np.tanh(gates[c]) * (1 + np.tanh(gates[n + c]))
 
 
-@compiled
+@compiled_within
 def _carry(sums, residual, bias):
     n = len(sums) // 2
     for c in range(n):
@@ -201,14 +201,14 @@ def _carry(sums, residual, bias):
         sums[c] += bias[c]
 
 
-@compiled
+@compiled_within
 def _copy(source, target):
     # What an assignment does, without its checks of shapes, which take seconds to compile.
     for c in range(len(source)):
         target[c] = source[c]
 
 
-@compiled
+@compiled_within
 def _rectify(x):
     for c in range(len(x)):
         x[c] = 0 if x[c] < 0 else x[c]
