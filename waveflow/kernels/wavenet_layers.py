@@ -32,7 +32,7 @@ class LayerWeights(NamedTuple):
         taps: tiles of (L, k, channels, 2C), the newest tap last; a and b of 16 channels beside each other.
         factors: tiles of (L, 6, channels, 2C), the same for Winograd; without layers if there are not three taps.
         condition: tiles of (L, context_channels, 2C).
-        of_frames: (context_channels, L * 2C), the same for all layers at once.
+        of_frames: (context_channels, L * 2C), the same for all layers at once; without columns if not causal.
         gates_bias: (L, 2C).
         mix: tiles of (L, channels, C).
         mix_bias: (L, C).
@@ -313,6 +313,7 @@ def pack_layers(
         return pack(x.astype(np.float32), 2 * LANES if width % (2 * LANES) == 0 else LANES)
 
     condition = beside(condition.reshape(len(condition), layers, 2 * channels))
+    of_frames = condition.reshape(len(condition), layers * 2 * wide)[:, : None if causal else 0]
     spread = beside(gates)
     heard = (taps - 1) * np.asarray(dilations, np.int64)
     ahead = 0 * heard if causal else heard // 2
@@ -320,7 +321,7 @@ def pack_layers(
         tiles(spread),
         tiles(transform_taps(spread) if taps == TAPS else np.zeros((0, PRODUCTS, channels, _GATES))),
         tiles(np.swapaxes(condition, 0, 1)),
-        condition.reshape(len(condition), layers * 2 * wide).astype(np.float32),
+        of_frames.astype(np.float32),
         beside(gates_bias).astype(np.float32),
         tiles(fill(mix)),
         fill(mix_bias).astype(np.float32),

@@ -53,22 +53,17 @@ class CompiledLayers:
         return torch.from_numpy(skips)
 
     def _conditions(self, length: int, context: Tensor | Knots | None, lengths: Tensor | None) -> Conditions:
-        batch, (layers, width) = self._batch, self._weights.gates_bias.shape
-        values, knots = (None, context) if isinstance(context, Knots) else (context, None)
-        values = torch.zeros(batch, 0, length) if values is None else values
-        if knots is None:
-            nowhere = torch.zeros(batch, 0, dtype=torch.int64)
-            knots = Knots(torch.zeros(batch, len(self._weights.of_frames), 0), nowhere, nowhere, torch.zeros(0))
-        frames = knots.frames.float().transpose(1, 2) @ torch.from_numpy(self._weights.of_frames)
+        batch, width = self._batch, self._weights.gates_bias.shape
+        values, frames = torch.zeros(batch, 0, length), torch.zeros(batch, 0, *width)
+        left, right, weight = *torch.zeros(2, batch, 0, dtype=torch.int64), torch.zeros(0)
+        if isinstance(context, Knots):
+            frames = context.frames.float().transpose(1, 2) @ torch.from_numpy(self._weights.of_frames)
+            frames, (_, left, right, weight) = frames.unflatten(2, width), context
+        elif context is not None:
+            values = context
         lengths = torch.full((batch,), length) if lengths is None else lengths.long()
-        return Conditions(
-            values.float().transpose(1, 2).contiguous().numpy(),
-            frames.unflatten(2, (layers, width)).contiguous().numpy(),
-            knots.left.contiguous().numpy(),
-            knots.right.contiguous().numpy(),
-            knots.weight.float().contiguous().numpy(),
-            lengths.contiguous().numpy(),
-        )
+        parts = (values.float().transpose(1, 2), frames, left, right, weight.float(), lengths)
+        return Conditions(*(part.contiguous().numpy() for part in parts))
 
     def _run(self, conditions: Conditions, skips: np.ndarray) -> None:
         count, threads = len(self._weights.dilations), len(self._work)
