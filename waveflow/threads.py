@@ -1,9 +1,12 @@
 """How many CPU threads PyTorch computes with."""
 
+import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -26,34 +29,42 @@ def use_threads(count: int) -> None:
 
 def own_threads() -> int:
     """Threads that code of our own shares its work among: PyTorch's number, also where PyTorch is held to one."""
-    with _callers.lock:
-        return _callers.threads if _callers.inside else torch.get_num_threads()
+    return getattr(_outside, "threads", None) or torch.get_num_threads()
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Let PyTorch compute with one thread while threads of our own share the work, for several callers side by side.
+    """Let PyTorch compute with one thread, for the calling thread alone, while threads of our own share the work.
 
     For milliseconds after each use OpenMP's threads wait in a loop, which would take half of the cores from ours.
+    Where PyTorch's libraries cannot be told so, nothing is changed.
     """
-    # Each thread has its own number, but a thread that first asks for it takes over the last that any has set. So what
-    # all go back to is what the first of them began with.
-    with _callers.lock:
-        if not _callers.inside:
-            _callers.threads = torch.get_num_threads()
-        _callers.inside += 1
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()  # which also begins this thread's number, before it is changed
+    limits = _limits()
+    if limits is None or before == 1:
+        yield
+        return
+    # torch.set_num_threads would change what threads begin with that are born meanwhile.
+    set_openmp, set_mkl = limits
+    _outside.threads = before
+    set_openmp(1)
+    of_mkl = set_mkl(1)
     try:
         yield
     finally:
-        with _callers.lock:
-            _callers.inside -= 1
-            torch.set_num_threads(_callers.threads)
+        set_mkl(of_mkl)
+        set_openmp(before)
+        _outside.threads = None
 
 
-class _Callers:
-    def __init__(self):
-        self.lock, self.inside, self.threads = threading.Lock(), 0, 1
+_outside = threading.local()
 
 
-_callers = _Callers()
+@cache
+def _limits() -> tuple[Callable[[int], int], Callable[[int], int]] | None:
+    """What sets the calling thread's own number of OpenMP's threads, and of MKL's (which gives back the one before)."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return library.omp_set_num_threads, library.MKL_Set_Num_Threads_Local
+    except (OSError, AttributeError):
+        return None

@@ -9,8 +9,9 @@ import torch
 from waveflow.audio import MelConfig
 from waveflow.bijectors.solvers import Jacobi
 from waveflow.errors import InputError
-from waveflow.models import ParallelWaveNet, WaveFlow, load_model
+from waveflow.models import ParallelWaveNet, WaveFlow, WaveGlow, load_model
 from waveflow.networks import WaveNetStream
+from waveflow.networks.compiled_layers import CompiledLayers
 from waveflow.networks.compiled_stream import CompiledStream
 from waveflow.testing import check_bijector
 
@@ -162,6 +163,35 @@ def test_block_by_block_it_draws_what_one_pass_does(name, folded, processor, mon
     monkeypatch.setattr("waveflow.models.parallel_wavenet._BLOCK", 3 * 256 * model.config.channels)
     torch.testing.assert_close(model.vocode(mel, z=z), whole[:, 0], atol=1e-5, rtol=1e-4)
     assert sizes == [n * 256 for n in (3, 3, 1) for _ in model.config.flows]
+
+
+def test_pytorch_has_one_thread_while_compiled_layers_share_the_work(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    seen, write = [], CompiledLayers.inputs
+    note = lambda self, *sizes: seen.append((torch.get_num_threads(), len(self._work))) or write(self, *sizes)  # noqa: E731
+    monkeypatch.setattr(CompiledLayers, "inputs", note)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for model in (student(), WaveGlow(channels=8, layers=2, flows=2, early_every=0)):
+            model.for_inference().vocode(mels(1, 2))
+            assert set(seen) == {(1, 2)} and torch.get_num_threads() == 2
+            seen.clear()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("upsampler", ["linear", "transposed"])
+def test_autocast_and_another_default_device_do_not_matter(upsampler, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    fast, mel = student(upsampler=upsampler).for_inference(), mels()
+    z = noise(fast)
+    expected = fast.vocode(mel, z=z)
+    with torch.device("meta"):
+        assert torch.equal(fast.vocode(mel, z=z), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fast.vocode(mel, z=z)
+    assert (found - expected).square().mean().sqrt() < 0.03 * expected.std()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

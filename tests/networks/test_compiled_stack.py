@@ -43,13 +43,10 @@ def example(network, length, batch=2):
 
 
 def exact(network, x, context):
-    context = (
-        context
-        if context is None
-        else type(context)(*(t.double() for t in context))
-        if isinstance(context, Ragged)
-        else context.double()
-    )
+    if isinstance(context, Ragged):
+        context = Ragged(*(part.double() for part in context))
+    elif context is not None:
+        context = context.double()
     return copy.deepcopy(network).double()(x.double(), context)
 
 
@@ -114,3 +111,52 @@ def test_pytorch_computes_where_it_has_to(monkeypatch):
         assert not compiled.runs_compiled(x)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
         assert not folded.runs_compiled(x)
+
+
+@torch.no_grad()
+def test_batches_that_differ_are_as_in_pytorch():
+    network = make_stack(context_channels=3)
+    folded = network.folded()
+    x, context = example(network, 200, 3)
+    assert_near(folded(x, context[:1]), exact(network, x, context[:1]))
+    assert_near(folded(x[:1], context), exact(network, x[:1], context))
+    one_mask = Ragged(context, Ragged.from_lengths(context[:1], torch.tensor([90])).mask)
+    assert_near(folded(x, one_mask), exact(network, x, one_mask))
+    with pytest.raises(RuntimeError, match="size"):
+        folded(x, context[:2])
+
+
+@torch.no_grad()
+def test_masks_count_in_whole_numbers():
+    network = make_stack(context_channels=3)
+    x, context = example(network, 600)
+    ragged = Ragged.from_lengths(context, torch.tensor([600, 387]))
+    found = network.folded()(x, Ragged(ragged.values, ragged.mask.bfloat16()))
+    assert_near(found[1:, :, :387], exact(network, x, ragged)[1:, :, :387])
+
+
+@torch.no_grad()
+def test_transforms_and_traces_see_pytorch():
+    network = make_stack(context_channels=3)
+    folded = network.folded()
+    x, context = example(network, 50, 3)
+    expected = folded(x, context)
+    mapped = torch.vmap(lambda x, c: folded(x[None], c[None])[0])(x, context)
+    torch.testing.assert_close(mapped, expected, rtol=1e-4, atol=1e-5)
+    shared = torch.vmap(lambda c: folded(x[:1], c[None])[0])(context)
+    torch.testing.assert_close(shared, folded(x[:1].expand_as(x), context), rtol=1e-4, atol=1e-5)
+    _, change = torch.func.jvp(lambda x: folded(x, context), (x,), (torch.ones_like(x),))
+    step = 1e-3
+    torch.testing.assert_close(change, (folded(x + step, context) - expected) / step, rtol=0.05, atol=0.05)
+    traced = torch.jit.trace(folded, (x, context))
+    torch.testing.assert_close(traced(2 * x, context), folded(2 * x, context), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_another_default_device_does_not_matter():
+    network = make_stack(context_channels=3)
+    x, context = example(network, 50)
+    expected = network.folded()(x, context)
+    folded = network.folded()
+    with torch.device("meta"):
+        assert torch.equal(folded(x, context), expected)

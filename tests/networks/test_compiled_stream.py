@@ -8,8 +8,10 @@ import threading
 import pytest
 import torch
 
+from waveflow import threads
 from waveflow.kernels.wavenet_layers import run
 from waveflow.networks import LinearUpsampler, WaveNetStack, WaveNetStream, compiled_layers
+from waveflow.networks.compile_choice import Kept
 from waveflow.networks.compiled_stream import CompiledStream, pack_stream
 from waveflow.threads import one_torch_thread, own_threads
 
@@ -86,11 +88,11 @@ def test_long_calls_go_layer_by_layer(monkeypatch):
     assert calls == 2 * [(i, i + 1) for i in range(8)]
 
 
-@pytest.mark.parametrize("threads", [2, 5])
-def test_threads_share_the_tiles(threads, monkeypatch):
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_threads_share_the_tiles(count, monkeypatch):
     network = make_stack(**STACKS["an end"])
     x, context = example(network, 900, 3)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
     assert_near(by_blocks(compiled(network, 3), x, context, [512, 388]), exact(network, x, context))
 
 
@@ -127,8 +129,7 @@ def test_gates_far_out_saturate():
 
 
 def test_folded_stacks_pack_once_and_again_when_they_change(monkeypatch):
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        pytest.skip("stacks are streamed by PyTorch here")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     calls = []
     monkeypatch.setattr(
         "waveflow.networks.compiled_stream.pack_stream", lambda weights: calls.append(1) or pack_stream(weights)
@@ -156,7 +157,9 @@ def test_other_processors_and_dtypes_stream_by_pytorch(monkeypatch):
 
 
 def test_bad_input_is_named():
-    stream = compiled(make_stack(kernel_size=3, context_channels=3))
+    network = make_stack(kernel_size=3, context_channels=3)
+    stream, layers = compiled(network), compiled_layers.CompiledLayers(pack_stream(network.packed()), 2)
+    layers.inputs(8, 20)
     with pytest.raises(ValueError, match=r"samples \(2, 1, n\), got \(1, 1, 9\)"):
         stream.push(torch.zeros(1, 1, 9))
     with pytest.raises(ValueError, match=r"context \(2, 3, 9\), got None"):
@@ -164,6 +167,13 @@ def test_bad_input_is_named():
     knots = LinearUpsampler(5, 3, hop_length=4, group=1).knots(torch.zeros(2, 5, 2))
     with pytest.raises(ValueError, match=r"context \(2, 3, 9\), got \(2, 3, 8\)"):
         stream.push(torch.zeros(2, 1, 9), knots)
+    knots = knots._replace(frames=knots.frames.detach())
+    short = {"left": knots.left[:, :7], "right": knots.right[:, :7]}
+    for part in ({"right": knots.right[:1]}, short, {"weight": knots.weight[1:]}, {"frames": knots.frames[:1]}):
+        with pytest.raises(ValueError, match="2 x 8 samples"):
+            layers(8, knots._replace(**part))
+    with pytest.raises(ValueError, match=r"2 x 8 samples, got \(1, 3, 8\)"):
+        layers(8, torch.zeros(1, 3, 8))
 
 
 def _push_in_a_child(weights, x, results):
@@ -189,31 +199,65 @@ def test_threads_are_begun_anew_after_a_fork(monkeypatch):
         child.terminate()
 
 
-def test_pytorch_has_one_thread_while_ours_work():
+def test_pytorch_has_one_thread_in_the_calling_thread_alone():
     before, seen = torch.get_num_threads(), []
-    inside, leave = threading.Event(), threading.Event()
 
     def other():
+        seen.append((torch.get_num_threads(), own_threads()))
         with one_torch_thread():
-            seen.append(torch.get_num_threads())
-            inside.set()
-            leave.wait(10)
-        seen.append(torch.get_num_threads())
+            seen.append((torch.get_num_threads(), own_threads()))
 
     try:
         torch.set_num_threads(2)
-        thread = threading.Thread(target=other)
         with one_torch_thread():
+            assert (torch.get_num_threads(), own_threads()) == (1, 2)
+            thread = threading.Thread(target=other)  # born meanwhile
             thread.start()
-            assert inside.wait(10)
-            seen.append(torch.get_num_threads())
-            assert own_threads() == 2
+            thread.join()
+            with one_torch_thread():
+                assert own_threads() == 2
         assert torch.get_num_threads() == own_threads() == 2
-        leave.set()
-        thread.join()
-        assert seen == [1, 1, 2]
+        assert seen == [(2, 2), (1, 2)]
         with pytest.raises(RuntimeError, match="within"), one_torch_thread():
             raise RuntimeError("within")
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == own_threads() == 2
+        torch.set_num_threads(1)
+        with one_torch_thread():
+            assert torch.get_num_threads() == own_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_without_the_libraries_nothing_is_changed(monkeypatch):
+    monkeypatch.setattr(threads, "_limits", lambda: None)
+    before = torch.get_num_threads()
+    with one_torch_thread():
+        assert torch.get_num_threads() == own_threads() == before
+
+
+def test_what_is_kept_follows_its_tensors():
+    kept, made = Kept(), []
+
+    def make():
+        made.append(1)
+        return len(made)
+
+    x = torch.zeros(1000)
+    assert [kept([x], make) for _ in range(2)] == [1, 1]
+    x.add_(1)
+    assert [kept([x], make) for _ in range(2)] == [2, 2]
+    for i in range(20):  # memory that is given back tends to be taken again at once
+        del x
+        x = torch.zeros(1000)
+        assert kept([x], make) == 3 + i
+    assert copy.deepcopy(kept)([x], make) == 23
+    with torch.inference_mode():
+        assert [kept([y], make) for y in [torch.zeros(3)] * 2] == [24, 24]
+
+
+def test_frames_are_told_to_plain_streams_too():
+    network = make_stack(kernel_size=3, context_channels=4).double()
+    knots = LinearUpsampler(5, 4, hop_length=20, group=1).double().knots(torch.randn(2, 5, 3).double())
+    x = torch.randn(2, 1, 60).double()
+    expected = network.stream(2).push(x, knots.interpolated())
+    torch.testing.assert_close(network.stream(2).push(x, knots), expected, rtol=0, atol=0)

@@ -54,20 +54,28 @@ class CompiledLayers:
 
     def _conditions(self, length: int, context: Tensor | Knots | None, lengths: Tensor | None) -> Conditions:
         batch, width = self._batch, self._weights.gates_bias.shape
-        values, frames = torch.zeros(batch, 0, length), torch.zeros(batch, 0, *width)
-        left, right, weight = *torch.zeros(2, batch, 0, dtype=torch.int64), torch.zeros(0)
+        values, frames = np.zeros((batch, length, 0), np.float32), np.zeros((batch, 0, *width), np.float32)
+        left, right, weight = *np.zeros((2, batch, 0), np.int64), np.zeros(0, np.float32)
         if isinstance(context, Knots):
-            frames = context.frames.float().transpose(1, 2) @ torch.from_numpy(self._weights.of_frames)
-            frames, (_, left, right, weight) = frames.unflatten(2, width), context
-        elif context is not None:
-            values = context
-        lengths = torch.full((batch,), length) if lengths is None else lengths.long()
-        parts = (values.float().transpose(1, 2), frames, left, right, weight.float(), lengths)
-        return Conditions(*(part.contiguous().numpy() for part in parts))
+            told = context.frames.float().transpose(1, 2) @ torch.from_numpy(self._weights.of_frames)
+            frames, left, right = _numpy(told.unflatten(2, width)), _numpy(context.left), _numpy(context.right)
+            weight = _numpy(context.weight.float())
+            fits = len(frames) == batch and left.shape == right.shape == (batch, length) and len(weight) == length
+        else:
+            values = values if context is None else _numpy(context.float().transpose(1, 2))
+            fits = values.shape == (batch, length, self._weights.condition.shape[2])
+        lengths = np.full(batch, length) if lengths is None else _numpy(lengths.long())
+        if not fits or lengths.shape != (batch,):  # what follows goes by addresses
+            got = None if context is None else tuple(context.shape)
+            raise ValueError(f"compiled layers expect a context and lengths of {batch} x {length} samples, got {got}")
+        return Conditions(values, frames, left, right, weight, lengths)
 
     def _run(self, conditions: Conditions, skips: np.ndarray) -> None:
-        count, threads = len(self._weights.dilations), len(self._work)
-        tiles = len(skips) * tiles_of(skips.shape[1], self._work[0].inputs.shape[1])
+        count, tiles = (
+            len(self._weights.dilations),
+            len(skips) * tiles_of(skips.shape[1], self._work[0].inputs.shape[1]),
+        )
+        threads = max(1, min(len(self._work), tiles))
 
         def part(layers: tuple[int, int], of: tuple[int, int], begins: bool, work: Workplace) -> None:
             run(self._weights, self._past, self._rows, conditions, skips, work, layers, of, begins)
@@ -77,13 +85,17 @@ class CompiledLayers:
             for i in range(0, count, at_once):
                 part((i, i + at_once), (0, tiles), True, self._work[0])
             return
-        shares = list(zip(pairwise(tiles * i // threads for i in range(threads + 1)), self._work, strict=True))
+        shares = list(zip(pairwise(tiles * i // threads for i in range(threads + 1)), self._work, strict=False))
         for i in range(count):
             part((i, i + 1), (0, 0), True, self._work[0])
-            others = [_threads(threads).submit(part, (i, i + 1), of, False, work) for of, work in shares[1:]]
+            others = [_threads(len(self._work)).submit(part, (i, i + 1), of, False, work) for of, work in shares[1:]]
             part((i, i + 1), shares[0][0], False, self._work[0])
             for other in others:
                 other.result()
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.contiguous().numpy()
 
 
 @cache

@@ -30,7 +30,7 @@ def run_stack(
     """
     batch, _, length = x.shape
     work, weight = CompiledLayers(layers, batch), stack.input_weight[:, :, 0, 0].t()
-    lengths = None if mask is None else mask.sum((1, 2))
+    lengths = None if mask is None else mask.long().sum((1, 2))
     h = torch.add(x.transpose(1, 2) @ weight, stack.input_bias, out=work.inputs(length, weight.shape[1]))
     if mask is not None:
         h.mul_(mask.transpose(1, 2))
@@ -42,7 +42,7 @@ def pack_stack(stack: "FoldedWaveNetStack") -> LayerWeights:
     layers = range(len(stack.dilations))
     channels, outputs = stack.input_weight.shape[0], len(stack.output_bias)
     # The folded gate is tanh(a) sigmoid(b) of [-2 a | b]; the compiled one wants half of b and gives twice as much.
-    factors = torch.tensor([-0.5, 0.5], dtype=torch.float64).repeat_interleave(channels)
+    factors = torch.tensor([-0.5, 0.5], dtype=torch.float64, device="cpu").repeat_interleave(channels)
 
     def weight(name: str, i: int) -> Tensor:
         return getattr(stack, f"{name}{i}_weight")[:, :, 0].double()
@@ -54,9 +54,9 @@ def pack_stack(stack: "FoldedWaveNetStack") -> LayerWeights:
         condition = torch.cat([weight("condition", i)[:, :, 0].t() * factors for i in layers], 1)
     mixes = [0.5 * weight("mix", i)[:, :, 0].t() for i in layers]
     biases = [getattr(stack, f"mix{i}_bias").double() for i in layers]
-    last = torch.zeros(channels, channels + outputs, dtype=torch.float64)  # the last layer hands on nothing
+    last = gates.new_zeros(channels, channels + outputs)  # the last layer hands on nothing
     last[:, channels:] = mixes[-1]
-    biases[-1] = torch.zeros(channels + outputs, dtype=torch.float64)
+    biases[-1] = gates.new_zeros(channels + outputs)
     mix = torch.stack([*mixes[:-1], last])
     return pack_layers(
         gates=gates.numpy(),

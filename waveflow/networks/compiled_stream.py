@@ -18,6 +18,9 @@ class CompiledStream:
         weights: of the stack.
         layers: the same, packed by :func:`pack_stream`.
         batch: B.
+
+    Attributes:
+        compiled: True.
     """
 
     compiled = True
@@ -27,6 +30,7 @@ class CompiledStream:
         self._heard = weights.first.new_zeros(batch, len(weights.first))
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
     def push(self, x: Tensor, context: Tensor | Knots | None = None) -> Tensor:
         """As of :class:`~waveflow.networks.WaveNetStream`; a context that is linear between frames is told by them."""
         w, length = self._weights, x.shape[-1]

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from waveflow.context import Context, Ragged
 from waveflow.networks.causal_convolution import CausalConv1d
-from waveflow.networks.compile_choice import Kept, has_wide_vectors
+from waveflow.networks.compile_choice import Kept, has_wide_vectors, is_plain
 from waveflow.networks.convolution import ChannelsLastConv1d, convolve, to_channels_last
 from waveflow.networks.gate import WIDE, gate_factors, gated
 from waveflow.networks.wavenet_causal import FoldedCausalStack
@@ -257,9 +257,9 @@ class FoldedWaveNetStack(nn.Module):
 
     def runs_compiled(self, x: Tensor) -> bool:
         """Whether compiled code of our own computes what this stack makes of x, here and now."""
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not is_plain(x):
             return False
-        if torch.compiler.is_compiling() or self._compiled_call_impl is not None:
+        if self._compiled_call_impl is not None:
             return False  # PyTorch's own compiler does
         # A product for each tap costs more than the depthwise ones of separable layers.
         dense = self.dtype == torch.float32 and not hasattr(self, "depthwise0_weight")
@@ -275,7 +275,8 @@ class FoldedWaveNetStack(nn.Module):
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         context, mask = _fit(x, context, self.context_channels)
-        if self.runs_compiled(x):
+        alike = all(is_plain(part) and (part is None or len(part) == len(x)) for part in (x, context, mask))
+        if alike and self.runs_compiled(x):
             from waveflow.networks.compiled_stack import pack_stack, run_stack  # numba takes half a second to import
 
             layers = self._kept(self.buffers(), lambda: pack_stack(self))

@@ -81,12 +81,12 @@ class WaveNetStream:
         self._first, self._rest = (_Rows(new, batch, taps, width, len(w.condition)) for width in (len(entry), channels))
 
     @torch.no_grad()
-    def push(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def push(self, x: Tensor, context: Tensor | Knots | None = None) -> Tensor:
         """Parameters of the next samples, given these samples: those of each follow from what is before it.
 
         Args:
             x: (B, 1, n).
-            context: (B, context_channels, n); None for a stack without.
+            context: (B, context_channels, n), or frames between which it is linear; None for a stack without.
 
         Returns:
             (B, P, 1, n), in the dtype of the weights.
@@ -96,6 +96,7 @@ class WaveNetStream:
         """
         w, length, channels = self._weights, x.shape[-1], self._weights.gates.shape[2]
         check_block(w, len(self._heard), x, context)
+        context = context.interpolated() if isinstance(context, Knots) else context
         self._first.begin(length, context)
         self._rest.begin(length, context)
         h = self._rest.now
