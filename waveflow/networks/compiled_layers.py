@@ -71,10 +71,8 @@ class CompiledLayers:
         return Conditions(values, frames, left, right, weight, lengths)
 
     def _run(self, conditions: Conditions, skips: np.ndarray) -> None:
-        count, tiles = (
-            len(self._weights.dilations),
-            len(skips) * tiles_of(skips.shape[1], self._work[0].inputs.shape[1]),
-        )
+        count, groups = len(self._weights.dilations), self._work[0].inputs.shape[1]
+        tiles = len(skips) * tiles_of(skips.shape[1], groups)
         threads = max(1, min(len(self._work), tiles))
 
         def part(layers: tuple[int, int], of: tuple[int, int], begins: bool, work: Workplace) -> None:
