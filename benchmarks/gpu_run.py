@@ -108,6 +108,8 @@ def test(args: Arguments, out: Path, clock: Clock) -> None:
     flags = ("-m", "gpu", "-q", "-rs", "--durations=5", "--continue-on-collection-errors", "-p", "no:cacheprovider")
     with open(out / "tests.txt", "w") as file:
         words = python("-m", "pytest", *flags, ROOT / "tests")
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background, and so it would be there
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(words, cwd=ROOT, env=surroundings(), stdout=file, stderr=file)
         try:
             said = f"exit code {process.wait(min(60 * args.tests_minutes, clock.left()))}"
