@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from compiled_checks import assert_near, move_far
 
 from waveflow import threads
 from waveflow.kernels.wavenet_layers import run
@@ -29,13 +30,8 @@ STACKS = {
 
 
 def make_stack(layers=8, channels=20, **fields):
-    """Far from its start; dilations of 1 to 64, then 1 again."""
-    network = WaveNetStack(1, 3, channels, layers, cycle=7, causal=True, **fields)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.copy_(0.3 * torch.randn(p.shape, generator=generator))
-    return network
+    """Dilations of 1 to 64, then 1 again."""
+    return move_far(WaveNetStack(1, 3, channels, layers, cycle=7, causal=True, **fields))
 
 
 def example(network, length, batch=2):
@@ -60,11 +56,6 @@ def exact(network, x, context):
     return WaveNetStream(network.packed(torch.float64), len(x)).push(
         x.double(), None if context is None else context.double()
     )
-
-
-def assert_near(found, expected):
-    assert found.dtype == torch.float32 and found.shape == expected.shape
-    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", STACKS)
