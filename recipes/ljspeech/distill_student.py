@@ -222,10 +222,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"KL(student || teacher): {before['kl']:.3f} -> {after['kl']:.3f} ± {after['kl_error']:.2g} nats a sample"
             f"{floored}"
         )
-        for title, figure in (("M-STFT distance", "mstft"), ("F0 error in Hz", "f0_rmse")):
+        titles = {"mstft": "M-STFT distance", "f0_frame_error": "F0 frame error", "f0_fine": "F0 error in Hz (fine)"}
+        for figure, title in titles.items():
             print(
                 f"{title} from the recordings: student {before[figure]:.3f} -> {after[figure]:.3f}, "
-                f"teacher {theirs[figure]:.3f}; student from teacher {after[f'{figure}_to_teacher']:.3f}"
+                f"teacher {theirs[figure]:.3f}; from a draw of the teacher: {before[f'{figure}_to_teacher']:.3f} -> "
+                f"{after[f'{figure}_to_teacher']:.3f}, another draw of the teacher {theirs[f'{figure}_to_teacher']:.3f}"
             )
         print(f"voiced frames kept: student {after['voice_kept']:.2f}, teacher {theirs['voice_kept']:.2f}")
         print(f"seconds of work per second of audio: teacher {costs['teacher']:.3f}, student {costs['student']:.3f}")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from waveflow.audio.metrics import (
     HAS_PESQ,
     STFT_RESOLUTIONS,
+    PitchErrors,
     align,
     cepstral_distance,
     compare,
     compare_pitch,
+    compare_tracks,
     comparison,
     listening,
     log_mel_l1,
@@ -118,22 +121,65 @@ def test_pitch_of_pulses(rate, frequency):
 
 
 def test_pitch_error_and_voicing():
-    error, f1 = compare_pitch(pulses(200), pulses(220), RATE)
-    assert error == pytest.approx(20, abs=2) and f1 > 0.95
+    found = compare_pitch(pulses(200), pulses(220), RATE)
+    assert found.rmse == pytest.approx(20, abs=2) and found.vuv_f1 > 0.95
+    assert found.fine == found.rmse and found.gross == 0 and found.frame_error < 0.1
     half = np.concatenate([pulses(200, 0.5), noise(RATE // 2, level=0.05)])
-    error, f1 = compare_pitch(pulses(200, 1.0)[: len(half)], half, RATE)
-    assert error < 3
-    assert f1 == pytest.approx(2 / 3, abs=0.06)  # half of what should be voiced is: 2 * 0.5 / (1 + 0.5)
-    assert compare_pitch(noise(8000), noise(8000, 1), RATE)[0] is None
-    assert compare_pitch(np.zeros(8000), np.zeros(8000), RATE) == (None, None)
+    found = compare_pitch(pulses(200, 1.0)[: len(half)], half, RATE)
+    assert found.rmse < 3
+    assert found.vuv_f1 == pytest.approx(2 / 3, abs=0.06)  # half of what should be voiced is: 2 * 0.5 / (1 + 0.5)
+    assert found.frame_error == pytest.approx(0.5, abs=0.06)
+    assert compare_pitch(noise(8000), noise(8000, 1), RATE).rmse is None
+    assert compare_pitch(np.zeros(8000), np.zeros(8000), RATE) == PitchErrors(None, None, None, 0.0, None)
+
+
+def test_an_octave_error_is_gross_and_leaves_the_fine_error_alone():
+    reference = pulses(150, 2.0)
+    octave = np.concatenate([pulses(153, 1.5), pulses(306, 0.5)])
+    found = compare_pitch(reference, octave, RATE)
+    assert found.fine == pytest.approx(3, abs=0.5)
+    assert found.gross == pytest.approx(0.25, abs=0.05)
+    assert found.frame_error == pytest.approx(0.25, abs=0.08)
+    assert found.rmse == pytest.approx(math.sqrt(0.25 * 156**2 + 0.75 * 3**2), rel=0.1)
+
+
+def test_errors_of_tracks_counted_one_by_one():
+    generator = np.random.default_rng(0)
+    reference = np.where(generator.random(500) < 0.3, np.nan, generator.uniform(80, 300, 500))
+    track = np.where(generator.random(500) < 0.2, np.nan, reference * generator.choice([0.5, 0.85, 1.1, 1.3, 2], 500))
+    track = np.where(np.isnan(track) & (generator.random(500) < 0.3), 100.0, track)
+    squares, near, far, wrong, hits, alarms = [], [], 0, 0, 0, 0
+    for ours, theirs in zip(track, reference, strict=True):
+        if math.isnan(ours) or math.isnan(theirs):
+            wrong += math.isnan(ours) != math.isnan(theirs)
+            alarms += math.isnan(ours) != math.isnan(theirs)
+            continue
+        hits += 1
+        squares.append((ours - theirs) ** 2)
+        if 0.8 * theirs < ours < 1.2 * theirs:
+            near.append(squares[-1])
+        else:
+            far, wrong = far + 1, wrong + 1
+    found = compare_tracks(track, reference)
+    assert found.rmse == pytest.approx(math.sqrt(sum(squares) / len(squares)))
+    assert found.fine == pytest.approx(math.sqrt(sum(near) / len(near)))
+    assert (found.gross, found.frame_error) == (far / hits, wrong / 500)
+    assert found.vuv_f1 == pytest.approx(2 * hits / (2 * hits + alarms))
+
+
+@pytest.mark.parametrize("shapes", [((3,), (4,)), ((0,), (0,)), ((2, 3), (2, 3))])
+def test_tracks_that_do_not_match_are_refused(shapes):
+    ours, theirs = (np.full(shape, 100.0) for shape in shapes)
+    with pytest.raises(InputError, match="two tracks of as many frames, got " + re.escape(f"{ours.shape}")):
+        compare_tracks(ours, theirs)
 
 
 def test_equal_signals_are_at_the_best_value():
     result = compare(babble(), torch.from_numpy(babble()), RATE)
-    assert list(result) == ["stoi", "pesq", "mstft", "mcd", "f0_rmse", "vuv_f1", "log_mel_l1"]
+    assert list(result) == ["stoi", "pesq", "mstft", "mcd", "f0_rmse", "f0_frame_error", "vuv_f1", "log_mel_l1"]
     assert result["stoi"] == pytest.approx(1, abs=1e-6)
     assert (result["mstft"], result["mcd"], result["f0_rmse"], result["log_mel_l1"]) == (0, 0, 0, 0)
-    assert result["vuv_f1"] == 1
+    assert result["f0_frame_error"] == 0 and result["vuv_f1"] == 1
     assert all(value is None or type(value) is float for value in result.values())
 
 

@@ -107,9 +107,10 @@ def test_it_leaves_what_it_promises(distill, teacher, tmp_path):
     assert last < first
     assert report["before"]["kl"] == pytest.approx(first, abs=1e-3)
     assert report["student"]["kl"] == pytest.approx(last, abs=1e-3)
-    assert {"mstft", "mstft_to_teacher", "f0_rmse", "f0_rmse_to_teacher", "voice_kept", "level"} <= set(
-        report["student"]
-    )
+    errors_of_f0 = {f"f0_{name}" for name in ("rmse", "fine", "gross", "frame_error")}
+    beside = {"mstft", *errors_of_f0}
+    assert beside | {f"{name}_to_teacher" for name in beside} | {"voice_kept", "level"} <= set(report["student"])
+    assert set(report["student"]) - {"kl", "kl_error", "temperature"} == set(report["teacher"])
     assert report["speedup"] == report["teacher"]["seconds_per_second"] / report["student"]["seconds_per_second"]
     logged = (out / "logs" / "metrics.csv").read_text()
     assert all(f"train/{name}," in logged for name in ("kl", "penalty", "power", "stft", "level", "offset"))

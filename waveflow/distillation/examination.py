@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from waveflow.audio.metrics import pitch_track, stft_distance
+from waveflow.audio.metrics import compare_tracks, pitch_track, stft_distance
 from waveflow.data import SpeechItem
 from waveflow.distillation.student_objective import StudentObjective
 from waveflow.distillation.whispering import voice_kept
@@ -33,7 +33,8 @@ class Examination:
     Attributes:
         theirs: the teacher's copies (T,), one a clip.
         ours: those of the student examined last.
-        teacher: the teacher's own figures, named as the student's.
+        teacher: the teacher's own figures, named as the student's; ``_to_teacher`` is another draw of the same
+            teacher, so nearer than that no student has reason to come.
 
     Raises:
         InputError: for no clips.
@@ -44,11 +45,11 @@ class Examination:
             raise InputError("an examination needs at least one clip, got none")
         self._objective, self._clips, self._seed = objective, list(clips), seed
         self._rate = objective.teacher.mel_config.sample_rate
-        self.theirs, self.ours = self._copies(objective.teacher), []
+        self.theirs, self.ours = self._copies(objective.teacher, seed), []
         self._real = [clip["waveform"] for clip in self._clips]
         self._tracks = {kind: self._pitch(heard) for kind, heard in (("real", self._real), ("theirs", self.theirs))}
-        self.teacher = self._compare(self.theirs, self._tracks["theirs"], self._real, self._tracks["real"])
-        self.teacher |= self._voice(self.theirs)
+        again = self._copies(objective.teacher, seed + 1)
+        self.teacher = self._heard(self.theirs, self._tracks["theirs"]) | self._beside(again, self._pitch(again))
 
     @torch.no_grad()
     def __call__(self, student: ParallelWaveNet) -> dict[str, float]:
@@ -56,24 +57,31 @@ class Examination:
 
         Returns:
             ``kl`` and ``kl_error``, its standard error, nats per sample (pieces of a second are taken as independent);
-            ``mstft`` and ``f0_rmse`` (Hz) from the recordings, the same with ``_to_teacher`` from the teacher's copies;
+            from the recordings ``mstft`` and the errors of F0 by the names of
+            :class:`~waveflow.audio.metrics.PitchErrors`, ``f0_rmse`` and ``f0_fine`` (Hz), ``f0_gross`` and
+            ``f0_frame_error`` (shares); the same with ``_to_teacher`` from the teacher's copies;
             ``voice_kept``, see :func:`~waveflow.distillation.voice_kept`; ``level``, the root mean square over that of
             the recordings, and ``offset``, the mean over the same. NaN for what cannot be said. The log ``waveflow``
             says by name if the student whispers or faints beside its teacher.
         """
-        self.ours = self._copies(student)
+        self.ours = self._copies(student, self._seed)
         track = self._pitch(self.ours)
-        figures = self._divergence(student) | self._compare(self.ours, track, self._real, self._tracks["real"])
-        beside = self._compare(self.ours, track, self.theirs, self._tracks["theirs"])
-        figures |= {f"{name}_to_teacher": value for name, value in beside.items()} | self._voice(self.ours)
+        figures = self._divergence(student) | self._heard(self.ours, track) | self._beside(self.ours, track)
         self._warn(figures)
         return figures
 
-    def _copies(self, model: VocoderModel) -> list[Tensor]:
+    def _heard(self, copies: list[Tensor], track: list[np.ndarray]) -> dict[str, float]:
+        return self._compare(copies, track, self._real, self._tracks["real"]) | self._voice(copies)
+
+    def _beside(self, copies: list[Tensor], track: list[np.ndarray]) -> dict[str, float]:
+        found = self._compare(copies, track, self.theirs, self._tracks["theirs"])
+        return {f"{name}_to_teacher": value for name, value in found.items()}
+
+    def _copies(self, model: VocoderModel, seed: int) -> list[Tensor]:
         device = next(model.parameters()).device
         copies = []
         for clip in self._clips:
-            generator = torch.Generator(device).manual_seed(self._seed)
+            generator = torch.Generator(device).manual_seed(seed)
             copies.append(model.vocode(clip["mel"][None], 1.0, generator=generator)[0].float().cpu())
         return copies
 
@@ -95,10 +103,10 @@ class Examination:
         self, copies: list[Tensor], track: list[np.ndarray], references: list[Tensor], other: list[np.ndarray]
     ) -> dict[str, float]:
         mstft = [stft_distance(r, c.clamp(-1, 1)) for r, c in zip(references, copies, strict=True)]
-        difference = np.concatenate([ours - theirs for ours, theirs in zip(track, other, strict=True)])
-        difference = difference[np.isfinite(difference)]
-        f0_rmse = float(np.sqrt(np.mean(difference**2))) if len(difference) else math.nan
-        return {"mstft": float(np.mean(mstft)), "f0_rmse": f0_rmse}
+        pitch = compare_tracks(np.concatenate(track), np.concatenate(other))
+        errors = {"rmse": pitch.rmse, "fine": pitch.fine, "gross": pitch.gross, "frame_error": pitch.frame_error}
+        found = {f"f0_{name}": math.nan if error is None else error for name, error in errors.items()}
+        return {"mstft": float(np.mean(mstft)), **found}
 
     def _voice(self, copies: list[Tensor]) -> dict[str, float]:
         kept = [

@@ -25,22 +25,24 @@ def compare(real: Tensor | np.ndarray, generated: Tensor | np.ndarray, sample_ra
 
     Returns:
         ``stoi`` (to 1), ``pesq`` (wide band, to 4.64), ``mstft`` (see ``stft_distance``), ``mcd`` (dB), ``f0_rmse``
-        (Hz), ``vuv_f1`` (to 1), ``log_mel_l1`` (nats). None for what cannot be said: PESQ without its package, STOI
-        and PESQ of too little speech, pitch where nothing is voiced; the log ``waveflow`` gives the reason.
+        (Hz), ``f0_frame_error`` (share of frames, see ``PitchErrors``), ``vuv_f1`` (to 1), ``log_mel_l1`` (nats). None
+        for what cannot be said: PESQ without its package, STOI and PESQ of too little speech, pitch where nothing is
+        voiced; the log ``waveflow`` gives the reason.
 
     Raises:
         InputError: for waveforms that cannot be compared: shape, NaN, lengths 256 samples or more apart, or less than
             1025 samples.
     """
     mstft = stft_distance(real, generated)
-    f0_rmse, vuv_f1 = compare_pitch(real, generated, sample_rate)
+    pitch = compare_pitch(real, generated, sample_rate)
     return {
         "stoi": _or_none(stoi, real, generated, sample_rate),
         "pesq": _or_none(pesq, real, generated, sample_rate) if HAS_PESQ else _without_pesq(),
         "mstft": mstft,
         "mcd": mel_cepstral_distortion(real, generated, sample_rate),
-        "f0_rmse": f0_rmse,
-        "vuv_f1": vuv_f1,
+        "f0_rmse": pitch.rmse,
+        "f0_frame_error": pitch.frame_error,
+        "vuv_f1": pitch.vuv_f1,
         "log_mel_l1": log_mel_l1(real, generated, sample_rate),
     }
 

@@ -1,0 +1,78 @@
+"""What an examination says of students, against the same worked out clip by clip."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from waveflow.audio import MelSpectrogram
+from waveflow.audio.metrics import pitch_track, stft_distance
+from waveflow.distillation import StudentObjective, TermWeights
+from waveflow.distillation.examination import Examination
+from waveflow.errors import InputError
+from waveflow.models import ParallelWaveNet, WaveNet
+
+TEACHER = {"layers": 2, "channels": 8, "upsampler": "linear", "context_channels": 8, "whiten": True, "whiten_order": 16}
+
+
+@pytest.fixture(scope="module")
+def heard():
+    """A teacher, an untaught student and two clips of voices at 150 and 220 Hz, whispered from their middle on."""
+    torch.manual_seed(0)
+    teacher = WaveNet(**TEACHER)
+    student = ParallelWaveNet.from_teacher(teacher, flows=(2, 2), channels=8)
+    config = teacher.mel_config
+    time = torch.arange(80 * config.hop_length) / config.sample_rate
+    clips = []
+    for frequency in (150, 220):
+        tone = sum(torch.sin(2 * math.pi * frequency * k * time) / k for k in range(1, 12))
+        wave = 0.1 * tone * (time < time[-1] / 2) + 0.01 * torch.randn(len(time))
+        clips.append({"name": f"{frequency}", "waveform": wave, "mel": MelSpectrogram(config)(wave[None])[0][:, :80]})
+    return StudentObjective(teacher, student, TermWeights(), None, 1), student, clips
+
+
+def errors(copies, references, rate) -> dict[str, float]:
+    squares, near, far, wrong, frames = [], [], 0, 0, 0
+    for copy, reference in zip(copies, references, strict=True):
+        for ours, theirs in zip(*(pitch_track(x.numpy(), rate) for x in (copy, reference)), strict=True):
+            frames += 1
+            wrong += math.isnan(ours) != math.isnan(theirs)
+            if not math.isnan(ours - theirs):
+                squares.append((ours - theirs) ** 2)
+                close = abs(ours - theirs) < 0.2 * theirs
+                near += squares[-1:] * close
+                far += not close
+    return {
+        "f0_rmse": math.sqrt(np.mean(squares)) if squares else math.nan,
+        "f0_fine": math.sqrt(np.mean(near)) if near else math.nan,
+        "f0_gross": far / len(squares) if squares else math.nan,
+        "f0_frame_error": (far + wrong) / frames,
+        "mstft": np.mean([stft_distance(r, c) for r, c in zip(references, copies, strict=True)]),
+    }
+
+
+def test_figures_are_those_of_all_frames_together(heard):
+    objective, student, clips = heard
+    examine = Examination(objective, clips)
+    found = examine(student)
+    real, rate = [clip["waveform"] for clip in clips], student.mel_config.sample_rate
+    for copies, figures in ((examine.ours, found), (examine.theirs, examine.teacher)):
+        expected = errors([copy.clamp(-1, 1) for copy in copies], real, rate)
+        assert {name: figures[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+    expected = errors([c.clamp(-1, 1) for c in examine.ours], [c.clamp(-1, 1) for c in examine.theirs], rate)
+    beside = {f"{name}_to_teacher": value for name, value in expected.items()}
+    assert {name: found[name] for name in beside} == pytest.approx(beside, nan_ok=True)
+
+
+def test_the_teacher_is_compared_with_another_draw_of_itself(heard):
+    objective, _, clips = heard
+    examine = Examination(objective, clips, seed=3)
+    again = Examination(objective, clips, seed=4).theirs
+    expected = np.mean([stft_distance(a, b) for a, b in zip(examine.theirs, again, strict=True)])
+    assert examine.teacher["mstft_to_teacher"] == pytest.approx(expected) and expected > 0.1
+
+
+def test_no_clips_are_refused(heard):
+    with pytest.raises(InputError, match="at least one clip, got none"):
+        Examination(heard[0], [])
