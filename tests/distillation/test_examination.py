@@ -81,6 +81,16 @@ def test_figures_are_those_of_all_frames_together(heard, voiced):
     assert {name: found[name] for name in beside} == pytest.approx(beside)
 
 
+def test_a_perfect_student_gives_its_teachers_copies(heard):
+    objective, student, clips = heard  # neither has learned anything: both are the whitening alone
+    examine = Examination(objective, clips)
+    found = examine(student)
+    assert found["kl"] == pytest.approx(0, abs=1e-5)
+    assert found["mstft_to_teacher"] < 1e-3 < 0.1 < examine.teacher["mstft_to_teacher"]
+    for ours, theirs in zip(examine.ours, examine.theirs, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
 def test_the_teacher_is_compared_with_another_draw_of_itself(heard):
     objective, _, clips = heard
     examine = Examination(objective, clips, seed=3)

@@ -25,6 +25,9 @@ _FAINT = 0.5  # of the teacher's level
 class Examination:
     """Divergence and what is heard of it. Teacher and student draw at temperature 1, the teacher once and for all.
 
+    Where both are Gaussian, a clip is drawn from the same noise by both. Both turn it into sound by increasing
+    triangular maps, of which a density has only one (Knothe, Rosenblatt): a perfect student's copies are its teacher's.
+
     Args:
         objective: of the student, with its teacher.
         clips: waveform (T,) and mel (n_mels, frames) each, T = frames * hop_length.
@@ -33,8 +36,8 @@ class Examination:
     Attributes:
         theirs: the teacher's copies (T,), one a clip.
         ours: those of the student examined last.
-        teacher: the teacher's own figures, named as the student's; ``_to_teacher`` is another draw of the same
-            teacher, so nearer than that no student has reason to come.
+        teacher: the teacher's own figures, named as the student's; ``_to_teacher`` is of another draw of the same
+            teacher: the distance that noise alone makes.
 
     Raises:
         InputError: for no clips.
