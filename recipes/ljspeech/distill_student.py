@@ -17,7 +17,16 @@ from waveflow.audio import MelSpectrogram, mel_image, mel_picture, write_audio
 from waveflow.audio.metrics import STFT_RESOLUTIONS
 from waveflow.cli import default_out, parse_arguments, run_command
 from waveflow.data import Batches, SpeechSegments, WholeClips, download_ljspeech, find_clips, split_clips
-from waveflow.distillation import DivergenceWatch, Steps, StudentObjective, TermWeights, VocoderStudent, load_teacher
+from waveflow.distillation import (
+    DivergenceWatch,
+    Steps,
+    StudentObjective,
+    TeacherCopies,
+    TermWeights,
+    VocoderStudent,
+    load_teacher,
+    shares_noise,
+)
 from waveflow.distillation.examination import Examination, synthesis_cost
 from waveflow.errors import InputError
 from waveflow.evaluation import choose_temperature
@@ -47,6 +56,9 @@ class Arguments(SpeechArguments):
         power: Factor of the power loss, against the recordings. Much of it raises the divergence: a draw of the
             teacher is at some distance from the recording, too.
         stft: Factor of the multi-resolution STFT loss, against the recordings.
+        copies: Factor of the multi-resolution STFT loss against what the teacher makes of the same noise (default: 0.3
+            for tiny and small where teacher and student start from the same noise, Gaussian or logistic; else 0).
+        lessons: Batches for which the teacher makes copies, which come again when all were had; 0 for ever new ones.
         contrastive: Factor of the divergence under another mel, which is subtracted; 0.3 as published.
         floor: Both log-scales are raised to at least this in the divergence, in waveform units (default: -7 for
             waveforms, none for whitened ones, whose scales are all near 1).
@@ -66,6 +78,8 @@ class Arguments(SpeechArguments):
     penalty: float = 4.0
     power: float = 0.1
     stft: float = 0.1
+    copies: float | None = None
+    lessons: int = 240
     contrastive: float = 0.0
     floor: float | None = None
     draws: int = 16
@@ -82,7 +96,9 @@ class Arguments(SpeechArguments):
         if self.contrastive and self.batch_size < 2:
             raise InputError(f"--contrastive expects a --batch-size of at least 2, got {self.batch_size}")
         longest = max(n_fft for n_fft, _, _ in STFT_RESOLUTIONS)
-        if (self.power or self.stft) and self.segment <= longest // 2:
+        if self.lessons < 0:
+            raise InputError(f"--lessons expects at least 0, got {self.lessons}")
+        if (self.power or self.stft or self.copies) and self.segment <= longest // 2:
             raise InputError(
                 f"--segment expects more than {longest // 2} samples, half a frame of the spectral losses, "
                 f"got {self.segment}"
@@ -115,7 +131,7 @@ def train_teacher(args: Arguments, folder: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(Arguments, argv)
-    weights = TermWeights(**{name: getattr(args, name) for name in ("kl", "penalty", "power", "stft", "contrastive")})
+    TermWeights(**factors(args))  # a wrong one is said before anything is made
     use_threads(args.threads)
     data = Path(args.data or SAMPLES)
     if not args.download:
@@ -149,7 +165,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     teacher: WaveNet = source.for_inference()
     config = model.mel_config
     floor = args.floor if args.floor is not None or model.config.whiten else -7.0
+    if args.copies is None:
+        args = replace(args, copies=0.3 if on_a_cpu and shares_noise(teacher, model) else 0.0)
+    weights = TermWeights(**factors(args))
     objective = StudentObjective(teacher, model, weights, floor, args.draws)
+    copies = TeacherCopies(teacher, model, args.lessons, args.seed, trainer.rank) if args.copies else None
     watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     train, held_out = split_clips(find_clips(data))
@@ -164,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     examine = Examination(objective, heard, args.seed) if trainer.rank == 0 else None
 
     def loss(student: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        found = objective(student, batch)
+        found = objective(student, copies(batch) if copies else batch)
         if "kl" in found:
             watch(found["kl"].item(), batch["step"])
         return found
@@ -193,11 +213,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = trainer.fit(
         VocoderStudent(model),
         loss,
-        Steps(Batches(segments, args.batch_size, args.seed)),
+        Steps(Batches(segments, args.batch_size, args.seed), args.lessons if copies else 0),
         validate=validate,
         sample=sample,
         finish=finish,
-        show=[name for name in ("kl", "stft", "power") if getattr(weights, name)],
+        show=[name for name in ("kl", "stft", "copies", "power") if getattr(weights, name)],
     )
 
     # The figures to report are those of the model that was written.
@@ -233,6 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"seconds of work per second of audio: teacher {costs['teacher']:.3f}, student {costs['student']:.3f}")
         folder = trainer.folder
         print(f"model: {folder.path}   figures: {folder.logs / 'report.json'}   sounds: {folder.samples}")
+
+
+def factors(args: Arguments) -> dict[str, float]:
+    """Of the terms of the loss."""
+    return {name: getattr(args, name) or 0.0 for name in TermWeights.__dataclass_fields__}
 
 
 def beginning(clip: Mapping[str, Any], frames: int, hop: int) -> dict[str, Any]:

@@ -81,3 +81,4 @@ def test_steps_are_told_beside_other_batches():
     assert Steps(Numbers()).batch(3) == {"x": 3, "step": 3}
     assert Steps(Numbers()).shard(1, 2).batch(3) == {"x": 103, "step": 3}
     assert Steps().shard(1, 2).batch(3) == {"step": 3}
+    assert [Steps(Numbers(), repeat=2).shard(1, 2).batch(step)["x"] for step in range(4)] == [100, 101, 100, 101]

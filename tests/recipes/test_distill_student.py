@@ -113,7 +113,7 @@ def test_it_leaves_what_it_promises(distill, teacher, tmp_path):
     assert set(report["student"]) - {"kl", "kl_error", "temperature"} == set(report["teacher"])
     assert report["speedup"] == report["teacher"]["seconds_per_second"] / report["student"]["seconds_per_second"]
     logged = (out / "logs" / "metrics.csv").read_text()
-    assert all(f"train/{name}," in logged for name in ("kl", "penalty", "power", "stft", "level", "offset"))
+    assert all(f"train/{name}," in logged for name in ("kl", "penalty", "power", "stft", "copies", "level", "offset"))
     student = ParallelWaveNet.from_pretrained(out)
     taught = WaveNet.from_pretrained(teacher)
     assert student.config.whiten and student.mel_config == taught.mel_config
@@ -131,7 +131,7 @@ def test_without_a_teacher_one_is_trained_first(distill, tmp_path):
 
 
 def test_a_run_in_two_parts_equals_one(distill, teacher, tmp_path):
-    words = ("--teacher", teacher, "--validate-every", 2, "--save-every", 2)
+    words = ("--teacher", teacher, "--validate-every", 2, "--save-every", 2, "--lessons", 3)
     assert distill(tmp_path / "whole", *words)[0] == 0
     assert distill(tmp_path / "parts", *words, steps=2)[0] == 0
     assert distill(tmp_path / "parts", *words, "--resume")[0] == 0
@@ -140,11 +140,12 @@ def test_a_run_in_two_parts_equals_one(distill, teacher, tmp_path):
 
 def test_terms_that_are_off_are_not_there(distill, teacher, tmp_path):
     code, _, errors = distill(
-        tmp_path / "run", "--teacher", teacher, "--power", 0, "--stft", 0, "--contrastive", 0.3, steps=10
+        tmp_path / "run", "--teacher", teacher, "--power", 0, "--stft", 0, "--copies", 0, "--contrastive", 0.3, steps=10
     )
     assert code == 0, errors
     logged = (tmp_path / "run" / "logs" / "metrics.csv").read_text()
-    assert "train/contrastive," in logged and "train/power," not in logged and "train/stft," not in logged
+    assert "train/contrastive," in logged and "train/kl," in logged
+    assert not any(f"train/{name}," in logged for name in ("power", "stft", "copies"))
 
 
 def test_a_teacher_of_raw_waveforms_with_a_mixture_teaches_a_logistic_student(distill, tmp_path, monkeypatch):
@@ -153,7 +154,17 @@ def test_a_teacher_of_raw_waveforms_with_a_mixture_teaches_a_logistic_student(di
     folder = saved(WaveNet(**fields), tmp_path / "mixture")
     code, _, errors = distill(tmp_path / "run", "--teacher", folder, "--draws", 3)
     assert code == 0, errors
-    assert json.loads((tmp_path / "run" / "logs" / "report.json").read_text())["floor"] == -7
+    report = json.loads((tmp_path / "run" / "logs" / "report.json").read_text())
+    assert report["floor"] == -7 and report["terms"]["copies"] > 0
+
+
+def test_a_student_of_other_noise_than_its_teacher_has_no_copies_to_make(distill, teacher, tmp_path, monkeypatch):
+    monkeypatch.setitem(ParallelWaveNet.PRESETS, "tiny", {**STUDENT, "base": "logistic"})
+    code, _, errors = distill(tmp_path / "run", "--teacher", teacher, "--draws", 3, steps=2)
+    assert code == 0, errors
+    assert json.loads((tmp_path / "run" / "logs" / "report.json").read_text())["terms"]["copies"] == 0
+    code, _, errors = distill(tmp_path / "asked", "--teacher", teacher, "--copies", 0.3, steps=2)
+    assert code == 2 and "the teacher's is StandardNormal, the student's StandardLogistic" in errors
 
 
 def test_a_whispering_student_is_called_by_name(distill, teacher, tmp_path, caplog):
@@ -185,6 +196,9 @@ def test_a_diverging_student_is_stopped_with_its_last_good_checkpoint(distill, t
         (("--heard-seconds", 0), "--heard-seconds"),
         (("--contrastive", 0.3, "--batch-size", 1), "--batch-size of at least 2"),
         (("--segment", 1024), "--segment expects more than 1024 samples"),
+        (("--segment", 1024, "--power", 0, "--stft", 0, "--copies", 1), "--segment expects more than 1024 samples"),
+        (("--lessons", -1), "--lessons expects at least 0, got -1"),
+        (("--copies", -1), "copies must be at least 0"),
         (("--draws", 0), "at least 1 draw"),
         (("--device", "cuda"), "cuda"),
         (("--resume",), "nothing to resume"),

@@ -2,6 +2,7 @@
 
 from waveflow.distillation.annealing import Steps, annealed, annealing_weight
 from waveflow.distillation.contrastive import CONTRASTIVE_WEIGHT, contrastive_kl
+from waveflow.distillation.copies import TeacherCopies, shares_noise
 from waveflow.distillation.divergence import DivergenceWatch
 from waveflow.distillation.pairs import corresponds, pairs_loss
 from waveflow.distillation.per_step import (
@@ -25,6 +26,7 @@ __all__ = [
     "Steps",
     "Student",
     "StudentObjective",
+    "TeacherCopies",
     "TermWeights",
     "VocoderStudent",
     "annealed",
@@ -48,5 +50,6 @@ __all__ = [
     "require_match",
     "require_parallel_density",
     "reverse_kl",
+    "shares_noise",
     "voice_kept",
 ]

@@ -62,17 +62,20 @@ class Steps:
 
     Args:
         batches: the others; None for none.
+        repeat: steps after which the others come again; 0 for never.
 
     Example:
         >>> Steps().batch(7)
         {'step': 7}
     """
 
-    def __init__(self, batches: Any = None):
-        self.batches = batches
+    def __init__(self, batches: Any = None, repeat: int = 0):
+        self.batches, self.repeat = batches, repeat
 
     def batch(self, step: int) -> dict[str, Any]:
-        return {"step": step} if self.batches is None else {**self.batches.batch(step), "step": step}
+        if self.batches is None:
+            return {"step": step}
+        return {**self.batches.batch(step % self.repeat if self.repeat else step), "step": step}
 
     def shard(self, rank: int, world_size: int) -> "Steps":
-        return self if self.batches is None else Steps(self.batches.shard(rank, world_size))
+        return self if self.batches is None else Steps(self.batches.shard(rank, world_size), self.repeat)

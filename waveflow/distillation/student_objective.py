@@ -35,6 +35,8 @@ class TermWeights:
         penalty: ClariNet's lambda, for the squared distance of log-scales; for Gaussians only.
         power: squared difference of STFT amplitudes from the recording's.
         stft: multi-resolution STFT distance from the recording.
+        copies: the same distance from what the teacher makes of the same noise, see
+            :class:`~waveflow.distillation.TeacherCopies`.
         contrastive: of the divergence from the teacher under another item's mel, which is subtracted; 0.3 in Parallel
             WaveNet. Where they whiten, the whitening keeps each item's own mel: only the networks are contrasted.
 
@@ -46,14 +48,15 @@ class TermWeights:
     penalty: float = 4.0
     power: float = 1.0
     stft: float = 0.0
+    copies: float = 0.0
     contrastive: float = 0.0
 
     def __post_init__(self):
         for name, value in vars(self).items():
             if not value >= 0:
                 raise InputError(f"the factor of {name} must be at least 0, got {value}")
-        if not any((self.kl, self.power, self.stft)):
-            raise InputError("the factors of kl, power and stft are all 0: there is nothing to learn from")
+        if not any((self.kl, self.power, self.stft, self.copies)):
+            raise InputError("the factors of kl, power, stft and copies are all 0: there is nothing to learn from")
 
 
 class VocoderDraw(NamedTuple):
@@ -72,10 +75,16 @@ class VocoderStudent(Student):
 
     model: ParallelWaveNet
 
-    def forward(self, mel: Tensor, samples: int, generator: torch.Generator | None = None) -> VocoderDraw:
-        """One draw for each mel (B, n_mels, frames), of so many samples, with gradients."""
-        shape = (len(mel), 1, samples)
-        z = self.flow.base.sample(shape, generator=generator, dtype=mel.dtype, device=mel.device)
+    def forward(
+        self, mel: Tensor, samples: int, generator: torch.Generator | None = None, z: Tensor | None = None
+    ) -> VocoderDraw:
+        """One draw for each mel (B, n_mels, frames), of so many samples, with gradients; from noise z (B, 1, samples).
+
+        Without z, the noise is drawn by the generator.
+        """
+        if z is None:
+            shape = (len(mel), 1, samples)
+            z = self.flow.base.sample(shape, generator=generator, dtype=mel.dtype, device=mel.device)
         moments = self.model.sample_with_moments(z, mel)
         x, whitening = moments.x, self.model.whitening
         if whitening is not None:
@@ -133,16 +142,25 @@ class StudentObjective:
 
         Args:
             student: a :class:`VocoderStudent`, or what wraps one.
-            batch: ``waveform`` (B, T), ``mel`` (B, n_mels, frames).
+            batch: ``waveform`` (B, T), ``mel`` (B, n_mels, frames); where ``copies`` are on also ``noise`` (B, 1, T)
+                and ``copy`` (B, T), which the teacher made of it.
             generator: of the draws.
 
         Returns:
-            ``loss``; ``kl`` in nats per sample, ``penalty``, ``power``, ``stft`` and ``contrastive`` before their
-            factors, each where it is on; ``level``, the root mean square of the draws over that of the recordings, and
-            ``offset``, the mean of the draws.
+            ``loss``; ``kl`` in nats per sample, ``penalty``, ``power``, ``stft``, ``copies`` and ``contrastive`` before
+            their factors, each where it is on; ``level``, the root mean square of the draws over that of the
+            recordings, and ``offset``, the mean of the draws.
+
+        Raises:
+            InputError: where ``copies`` are on, for a batch that has none.
         """
         w, real, mel = self.weights, batch["waveform"], batch["mel"]
-        drawn = student(mel, real.shape[1], generator)
+        if w.copies and not {"noise", "copy"} <= batch.keys():
+            raise InputError(
+                f'the factor of copies is {w.copies}, so batches are expected to have "noise" and "copy", '
+                f"got {', '.join(batch)}"
+            )
+        drawn = student(mel, real.shape[1], generator, batch.get("noise"))
         terms = {}
         if w.kl or w.penalty or w.contrastive:
             kl, penalty = self.divergence(drawn.moments, mel, generator)
@@ -154,6 +172,8 @@ class StudentObjective:
             terms["power"] = power_loss(drawn.waveform, real, self._n_fft, self._n_fft // 4, low).mean()
         if w.stft:
             terms["stft"] = multi_resolution_stft(drawn.waveform, real).mean()
+        if w.copies:
+            terms["copies"] = multi_resolution_stft(drawn.waveform, batch["copy"]).mean()
         loss = sum(getattr(w, name) * term for name, term in terms.items())
         if w.contrastive:
             terms["contrastive"] = self._contrastive(drawn.moments, mel, generator).mean()
