@@ -39,6 +39,7 @@ from waveflow.training.speech_run import SAMPLES
 
 # As published (ClariNet: arXiv:1807.07281): 500,000 steps of 8 segments.
 PUBLISHED = {"halve_at": (200_000, 400_000), "ema_decay": 0.9999}
+ROUND = 240  # batches that a teacher makes copies for, before they come again
 FOR_A_CPU = {"betas": (0.9, 0.99), "warmup_steps": 50, "decay_after": 500}
 
 
@@ -58,7 +59,7 @@ class Arguments(SpeechArguments):
         stft: Factor of the multi-resolution STFT loss, against the recordings.
         copies: Factor of the multi-resolution STFT loss against what the teacher makes of the same noise (default: 0.3
             for tiny and small where teacher and student start from the same noise, Gaussian or logistic; else 0).
-        lessons: Batches for which the teacher makes copies, which come again when all were had; 0 for ever new ones.
+        rounds: How often a batch comes where the teacher makes copies, which is slow; 1 for new ones at every step.
         contrastive: Factor of the divergence under another mel, which is subtracted; 0.3 as published.
         floor: Both log-scales are raised to at least this in the divergence, in waveform units (default: -7 for
             waveforms, none for whitened ones, whose scales are all near 1).
@@ -79,7 +80,7 @@ class Arguments(SpeechArguments):
     power: float = 0.1
     stft: float = 0.1
     copies: float | None = None
-    lessons: int = 240
+    rounds: int = 4
     contrastive: float = 0.0
     floor: float | None = None
     draws: int = 16
@@ -96,8 +97,8 @@ class Arguments(SpeechArguments):
         if self.contrastive and self.batch_size < 2:
             raise InputError(f"--contrastive expects a --batch-size of at least 2, got {self.batch_size}")
         longest = max(n_fft for n_fft, _, _ in STFT_RESOLUTIONS)
-        if self.lessons < 0:
-            raise InputError(f"--lessons expects at least 0, got {self.lessons}")
+        if self.rounds < 1:
+            raise InputError(f"--rounds expects at least 1, got {self.rounds}")
         if (self.power or self.stft or self.copies) and self.segment <= longest // 2:
             raise InputError(
                 f"--segment expects more than {longest // 2} samples, half a frame of the spectral losses, "
@@ -169,11 +170,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = replace(args, copies=0.3 if on_a_cpu and shares_noise(teacher, model) else 0.0)
     weights = TermWeights(**factors(args))
     objective = StudentObjective(teacher, model, weights, floor, args.draws)
-    copies = TeacherCopies(teacher, model, args.lessons, args.seed, trainer.rank) if args.copies else None
     watch = DivergenceWatch(trainer.folder.path, save_every=args.save_every)
 
     train, held_out = split_clips(find_clips(data))
     segments = SpeechSegments(train, config, args.segment, args.seed)
+    steps, copies = Steps(Batches(segments, args.batch_size, args.seed)), None
+    if args.copies:
+        steps = Steps(steps.batches, args.rounds, ROUND)
+        copies = TeacherCopies(teacher, model, ROUND if args.rounds > 1 else 0, args.seed, trainer.rank)
     frames = max(1, round(args.heard_seconds * config.sample_rate / config.hop_length))
     heard = [
         beginning(clip, frames, config.hop_length)
@@ -213,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = trainer.fit(
         VocoderStudent(model),
         loss,
-        Steps(Batches(segments, args.batch_size, args.seed), args.lessons if copies else 0),
+        steps,
         validate=validate,
         sample=sample,
         finish=finish,

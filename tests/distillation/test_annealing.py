@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal
 
-from waveflow.distillation import Steps, annealed, annealing_weight, reverse_kl
+from waveflow.distillation import annealed, annealing_weight, reverse_kl
 from waveflow.errors import InputError
 from waveflow.models import MAF, SplineIAF
 
@@ -65,20 +65,3 @@ def test_a_student_finds_both_modes_if_led_there(anneal, mode, both):
 def test_weights_out_of_range_are_refused():
     with pytest.raises(InputError, match=r"weight in \[0, 1\], got 1.5"):
         annealed(two_modes, two_modes, 1.5)
-
-
-def test_steps_are_told_beside_other_batches():
-    class Numbers:
-        def __init__(self, first=0):
-            self.first = first
-
-        def batch(self, step):
-            return {"x": self.first + step}
-
-        def shard(self, rank, world_size):
-            return Numbers(100 * rank)
-
-    assert Steps(Numbers()).batch(3) == {"x": 3, "step": 3}
-    assert Steps(Numbers()).shard(1, 2).batch(3) == {"x": 103, "step": 3}
-    assert Steps().shard(1, 2).batch(3) == {"step": 3}
-    assert [Steps(Numbers(), repeat=2).shard(1, 2).batch(step)["x"] for step in range(4)] == [100, 101, 100, 101]

@@ -130,8 +130,9 @@ def test_without_a_teacher_one_is_trained_first(distill, tmp_path):
     assert code == 0 and "a teacher first" not in said
 
 
-def test_a_run_in_two_parts_equals_one(distill, teacher, tmp_path):
-    words = ("--teacher", teacher, "--validate-every", 2, "--save-every", 2, "--lessons", 3)
+def test_a_run_in_two_parts_equals_one(distill, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(distill.recipe, "ROUND", 3)
+    words = ("--teacher", teacher, "--validate-every", 2, "--save-every", 2)
     assert distill(tmp_path / "whole", *words)[0] == 0
     assert distill(tmp_path / "parts", *words, steps=2)[0] == 0
     assert distill(tmp_path / "parts", *words, "--resume")[0] == 0
@@ -197,7 +198,7 @@ def test_a_diverging_student_is_stopped_with_its_last_good_checkpoint(distill, t
         (("--contrastive", 0.3, "--batch-size", 1), "--batch-size of at least 2"),
         (("--segment", 1024), "--segment expects more than 1024 samples"),
         (("--segment", 1024, "--power", 0, "--stft", 0, "--copies", 1), "--segment expects more than 1024 samples"),
-        (("--lessons", -1), "--lessons expects at least 0, got -1"),
+        (("--rounds", 0), "--rounds expects at least 1, got 0"),
         (("--copies", -1), "copies must be at least 0"),
         (("--draws", 0), "at least 1 draw"),
         (("--device", "cuda"), "cuda"),

@@ -1,6 +1,6 @@
 """From a teacher that draws slowly to a student that draws in one pass (Parallel WaveNet; arXiv:1711.10433)."""
 
-from waveflow.distillation.annealing import Steps, annealed, annealing_weight
+from waveflow.distillation.annealing import annealed, annealing_weight
 from waveflow.distillation.contrastive import CONTRASTIVE_WEIGHT, contrastive_kl
 from waveflow.distillation.copies import TeacherCopies, shares_noise
 from waveflow.distillation.divergence import DivergenceWatch
@@ -14,6 +14,7 @@ from waveflow.distillation.per_step import (
 )
 from waveflow.distillation.reverse_kl import KLEstimate, draw_scored, estimate_kl, reverse_kl
 from waveflow.distillation.spectral import multi_resolution_stft, power_loss
+from waveflow.distillation.steps import Steps
 from waveflow.distillation.student import Student
 from waveflow.distillation.student_objective import StudentObjective, TermWeights, VocoderStudent
 from waveflow.distillation.teacher import flow_of, frozen, load_teacher, require_match, require_parallel_density

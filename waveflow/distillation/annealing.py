@@ -1,7 +1,6 @@
 """A way from where the student starts to the teacher, so that it drops none of the teacher's modes."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
@@ -55,27 +54,3 @@ def annealing_weight(step: int, steps: int, first: float = 1e-5) -> float:
         1.0
     """
     return first ** (1 - step / steps) if step < steps else 1.0
-
-
-class Steps:
-    """Batches for the trainer that tell the step: alone, as a student may need no data, or beside other batches.
-
-    Args:
-        batches: the others; None for none.
-        repeat: steps after which the others come again; 0 for never.
-
-    Example:
-        >>> Steps().batch(7)
-        {'step': 7}
-    """
-
-    def __init__(self, batches: Any = None, repeat: int = 0):
-        self.batches, self.repeat = batches, repeat
-
-    def batch(self, step: int) -> dict[str, Any]:
-        if self.batches is None:
-            return {"step": step}
-        return {**self.batches.batch(step % self.repeat if self.repeat else step), "step": step}
-
-    def shard(self, rank: int, world_size: int) -> "Steps":
-        return self if self.batches is None else Steps(self.batches.shard(rank, world_size), self.repeat)

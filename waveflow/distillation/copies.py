@@ -20,31 +20,30 @@ class TeacherCopies:
     :class:`~waveflow.distillation.StudentObjective` takes the distance, have something to say on each draw, and agree
     with the divergence about where to go; a recording is one of many possible copies.
 
-    A teacher draws slowly. Each batch is drawn when it comes first, and kept; its noise depends on the seed and its
-    place alone, so a resumed run sees the same.
+    A teacher draws slowly, so copies of batches that come again, as from :class:`~waveflow.distillation.Steps` in
+    rounds, are kept. The noise depends on the seed and the batch's place alone: a resumed run sees the same.
 
     Args:
         teacher: a :class:`~waveflow.models.WaveNet` with a continuous head.
         student: of the same noise: both Gaussian or both logistic.
-        repeat: steps after which the batches come again, as from ``Steps(batches, repeat)``; 0 for never, which draws
-            at every step and keeps nothing.
+        keep: copies of how many batches are kept, the last ones.
         seed: of the noise.
         rank: this process.
 
     Raises:
-        InputError: for a teacher and a student of different noise, or a negative ``repeat``.
+        InputError: for a teacher and a student of different noise, or a negative ``keep``.
     """
 
-    def __init__(self, teacher: WaveNet, student: ParallelWaveNet, repeat: int = 0, seed: int = 0, rank: int = 0):
-        if repeat < 0:
-            raise InputError(f"copies can be repeated after 0 steps or more, got {repeat}")
+    def __init__(self, teacher: WaveNet, student: ParallelWaveNet, keep: int = 0, seed: int = 0, rank: int = 0):
+        if keep < 0:
+            raise InputError(f"copies of at least 0 batches can be kept, got {keep}")
         if not shares_noise(teacher, student):
             bases = [type(flow_of(model).base).__name__ for model in (teacher, student)]
             raise InputError(
                 "teacher and student must make their copies of the same noise, but the teacher's is "
                 f"{bases[0]}, the student's {bases[1]}"
             )
-        self.teacher, self.repeat, self.seed, self.rank = teacher, repeat, seed, rank
+        self.teacher, self.keep, self.seed, self.rank = teacher, keep, seed, rank
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,14 +51,16 @@ class TeacherCopies:
 
         Args:
             batch: ``waveform`` (B, T), of which the length counts; ``mel`` (B, n_mels, frames), as many as T takes;
-                ``step``.
+                ``place``, by which the batch is known again.
 
         Raises:
             FloatingPointError: if a copy is not finite.
         """
-        place = batch["step"] % self.repeat if self.repeat else batch["step"]
+        place = batch["place"]
         found = self._kept.get(place) or self._draw(batch["mel"], batch["waveform"].shape[1], place)
-        if self.repeat:
+        if self.keep and place not in self._kept:
+            if len(self._kept) == self.keep:
+                del self._kept[next(iter(self._kept))]
             self._kept[place] = found
         return {**batch, "noise": found[0], "copy": found[1]}
 
