@@ -33,7 +33,7 @@ def make_teacher(head="gaussian", std=0.1, **fields):
 
 @pytest.fixture
 def teacher():
-    return make_teacher(whiten=True, whiten_order=8, whiten_block=8)
+    return make_teacher(whiten=True, whiten_order=8, whiten_block=8, match=2)  # copies are not to be matched
 
 
 @pytest.fixture
