@@ -17,6 +17,7 @@ from waveflow.models import ParallelWaveNet, WaveNet
 
 MEL = MelConfig(n_mels=4)
 SAMPLES = 2000  # not a whole number of hops
+ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 COPIES_ALONE = TermWeights(kl=0.0, penalty=0.0, power=0.0, copies=1.0)
 
 
@@ -47,10 +48,12 @@ def batch(place, items=2):
     return {"waveform": 0.1 * torch.randn(items, SAMPLES, generator=generator), "mel": mel, "place": place}
 
 
-def test_copies_are_the_teachers_own_of_the_noise_beside_them(teacher, student):
-    found = TeacherCopies(teacher, student)(batch(3))
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_A_GPU)])
+def test_copies_are_the_teachers_own_of_the_noise_beside_them(teacher, student, device):
+    given = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch(3).items()}
+    found = TeacherCopies(teacher.to(device), student.to(device))(given)
     assert found["noise"].shape == (2, 1, SAMPLES) and found["copy"].shape == (2, SAMPLES)
-    assert found.keys() - batch(3).keys() == {"noise", "copy"} and torch.equal(found["mel"], batch(3)["mel"])
+    assert found.keys() - given.keys() == {"noise", "copy"} and torch.equal(found["mel"], given["mel"])
     # The density's parallel pass must give the noise back.
     z, _ = teacher.double().flow.bijector(found["copy"][:, None].double(), found["mel"].double())
     torch.testing.assert_close(z.float(), found["noise"], atol=2e-3, rtol=0)
