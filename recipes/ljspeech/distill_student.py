@@ -138,7 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.download:
         find_clips(data)  # a wrong --data is said before anything is made
     if args.teacher is not None:
-        ParallelWaveNet.from_teacher(load_teacher(args.teacher), args.preset)  # so is a wrong --teacher
+        found = load_teacher(args.teacher)  # so is a wrong --teacher
+        begun = ParallelWaveNet.from_teacher(found, args.preset)
+        if args.copies:
+            TeacherCopies(found, begun)
 
     on_a_cpu = args.preset in ("tiny", "small")
     out, resume = find_run(args)

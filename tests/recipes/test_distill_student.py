@@ -166,6 +166,7 @@ def test_a_student_of_other_noise_than_its_teacher_has_no_copies_to_make(distill
     assert json.loads((tmp_path / "run" / "logs" / "report.json").read_text())["terms"]["copies"] == 0
     code, _, errors = distill(tmp_path / "asked", "--teacher", teacher, "--copies", 0.3, steps=2)
     assert code == 2 and "the teacher's is StandardNormal, the student's StandardLogistic" in errors
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_whispering_student_is_called_by_name(distill, teacher, tmp_path, caplog):
