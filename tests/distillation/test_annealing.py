@@ -1,7 +1,5 @@
 """The way to a teacher of several modes."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch.distributions import Independent, Normal
@@ -15,9 +13,9 @@ def normal(mean: float, std: float) -> Independent:
     return Independent(Normal(torch.full((1,), mean), torch.full((1,), std)), 1)
 
 
-def two_modes(x, mode=2.0):
-    """Equal parts of N(-mode, 0.3^2) and N(mode, 0.3^2)."""
-    return torch.logaddexp(normal(-mode, 0.3).log_prob(x), normal(mode, 0.3).log_prob(x)) - torch.tensor(2.0).log()
+def two_modes(x):
+    """Equal parts of N(-2, 0.3^2) and N(2, 0.3^2)."""
+    return torch.logaddexp(normal(-2.0, 0.3).log_prob(x), normal(2.0, 0.3).log_prob(x)) - torch.tensor(2.0).log()
 
 
 def test_is_a_geometric_mean_of_densities():
@@ -36,25 +34,25 @@ def test_gives_contexts_to_both_and_gradients_to_neither():
     assert all(p.grad is None for flow in (teacher, start) for p in flow.parameters())
 
 
-# Led to modes further apart a student keeps both, but noise decides how much of each.
-@pytest.mark.parametrize(("anneal", "mode", "both"), [(200, 1.0, True), (0, 2.0, False)])
-def test_a_student_finds_both_modes_if_led_there(anneal, mode, both):
+@pytest.mark.parametrize(("anneal", "both"), [(200, True), (0, False)])
+def test_a_student_finds_both_modes_if_led_there(anneal, both):
     torch.manual_seed(0)
-    teacher = partial(two_modes, mode=mode)
     student = SplineIAF(features=1, layers=1, hidden=(4,), activation="silu", bound=4.0)
     with torch.no_grad():  # it starts within one of them
-        student.bijector[0].mean.fill_(0.0 if both else mode)
-        student.bijector[0].std.fill_(1.0 if both else 0.3)
-    start = normal(0.0, 1.0).log_prob
-    optimizer = torch.optim.Adam(student.parameters(), 0.01)
+        student.bijector[0].mean.fill_(0.0 if both else 2.0)
+        student.bijector[0].std.fill_(2.0 if both else 0.3)
+    start = normal(0.0, 2.0).log_prob
+    # Once the modes have come apart nothing holds their shares but the noise of the gradient: many draws, small steps.
+    optimizer = torch.optim.Adam(student.parameters(), 0.005)
     for step in range(300):
+        optimizer.param_groups[0]["lr"] = 0.005 * (1 - step / 300)
         optimizer.zero_grad()
-        target = annealed(teacher, start, annealing_weight(step, anneal, first=0.01))
-        reverse_kl(student, target, draws=512).mean().backward()
+        target = annealed(two_modes, start, annealing_weight(step, anneal, first=0.01))
+        reverse_kl(student, target, draws=4096).mean().backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
     with torch.no_grad():
-        kl = reverse_kl(student, teacher, draws=5000).mean().item()
+        kl = reverse_kl(student, two_modes, draws=5000).mean().item()
         left = (student.sample((5000,)) < 0).float().mean().item()
     if both:
         assert 0.25 < left < 0.75 and kl < 0.2
