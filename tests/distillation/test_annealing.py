@@ -38,9 +38,9 @@ def test_gives_contexts_to_both_and_gradients_to_neither():
 def test_a_student_finds_both_modes_if_led_there(anneal, both):
     torch.manual_seed(0)
     student = SplineIAF(features=1, layers=1, hidden=(4,), activation="silu", bound=4.0)
-    with torch.no_grad():  # it starts within one of them
-        student.bijector[0].mean.fill_(0.0 if both else 2.0)
-        student.bijector[0].std.fill_(2.0 if both else 0.3)
+    with torch.no_grad():  # it starts around one of them, annealed or not
+        student.bijector[0].mean.fill_(2.0)
+        student.bijector[0].std.fill_(1.5)
     start = normal(0.0, 2.0).log_prob
     # Once the modes have come apart nothing holds their shares but the noise of the gradient: many draws, small steps.
     optimizer = torch.optim.Adam(student.parameters(), 0.005)
@@ -53,9 +53,9 @@ def test_a_student_finds_both_modes_if_led_there(anneal, both):
         optimizer.step()
     with torch.no_grad():
         kl = reverse_kl(student, two_modes, draws=5000).mean().item()
-        left = (student.sample((5000,)) < 0).float().mean().item()
+        left = (student.sample((5000,)) < -1).float().mean().item()
     if both:
-        assert 0.25 < left < 0.75 and kl < 0.2
+        assert 0.2 < left < 0.8 and kl < 0.35
     else:  # log 2 nats from the truth, and content
         assert left == 0 and kl == pytest.approx(0.693, abs=0.1)
 
