@@ -99,6 +99,24 @@ def test_the_teacher_is_compared_with_another_draw_of_itself(heard):
     assert examine.teacher["mstft_to_teacher"] == pytest.approx(expected) and expected > 0.1
 
 
-def test_no_clips_are_refused(heard):
+def test_each_draw_is_of_other_noise_and_counts_alike(heard, voiced):
+    objective, student, clips = heard
+    both = Examination(objective, clips, seed=3, draws=2)
+    alone = [Examination(objective, clips, seed=seed) for seed in (3, 4)]
+    found, expected = both(student), [examine(student) for examine in alone]
+    for i, copies in enumerate(zip(both.ours, both.theirs, strict=True)):
+        one = alone[i // 2]
+        assert torch.equal(copies[0], one.ours[i % 2]) and torch.equal(copies[1], one.theirs[i % 2])
+    assert not torch.equal(both.ours[0], both.ours[2])
+    for name in ("kl", "mstft", "mstft_to_teacher", "f0_frame_error", "f0_frame_error_to_teacher", "voice_kept"):
+        assert found[name] == pytest.approx(np.mean([figures[name] for figures in expected])), name
+    again = Examination(objective, clips, seed=5, draws=2).theirs
+    distance = np.mean([stft_distance(a, b) for a, b in zip(both.theirs, again, strict=True)])
+    assert both.teacher["mstft_to_teacher"] == pytest.approx(distance)
+
+
+def test_no_clips_and_no_draws_are_refused(heard):
     with pytest.raises(InputError, match="at least one clip, got none"):
         Examination(heard[0], [])
+    with pytest.raises(InputError, match="at least 1 draw of each clip, got 0"):
+        Examination(heard[0], heard[2], draws=0)

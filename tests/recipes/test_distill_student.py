@@ -93,7 +93,7 @@ def files(out) -> dict[str, bytes]:
 
 def test_it_leaves_what_it_promises(distill, teacher, tmp_path):
     out = tmp_path / "run"
-    code, said, errors = distill(out, "--teacher", teacher, steps=30)
+    code, said, errors = distill(out, "--teacher", teacher, "--heard-draws", 2, steps=30)
     assert code == 0, errors
     assert set(files(out)) == {
         "config.json",
@@ -166,6 +166,8 @@ def test_a_student_of_other_noise_than_its_teacher_has_no_copies_to_make(distill
     assert json.loads((tmp_path / "run" / "logs" / "report.json").read_text())["terms"]["copies"] == 0
     code, _, errors = distill(tmp_path / "asked", "--teacher", teacher, "--copies", 0.3, steps=2)
     assert code == 2 and "the teacher's is StandardNormal, the student's StandardLogistic" in errors
+    code, said, errors = distill(tmp_path / "asked", "--copies", 0.3, steps=2)  # of a teacher yet to be trained
+    assert code == 2 and "the student's StandardLogistic" in errors and "a teacher first" not in said
     assert not (tmp_path / "asked").exists()
 
 
@@ -196,6 +198,7 @@ def test_a_diverging_student_is_stopped_with_its_last_good_checkpoint(distill, t
         (("--kl", 0, "--power", 0, "--stft", 0), "nothing to learn from"),
         (("--penalty", -1), "penalty must be at least 0"),
         (("--heard-seconds", 0), "--heard-seconds"),
+        (("--heard-draws", 0), "--heard-draws expects at least 1, got 0"),
         (("--contrastive", 0.3, "--batch-size", 1), "--batch-size of at least 2"),
         (("--segment", 1024), "--segment expects more than 1024 samples"),
         (("--segment", 1024, "--power", 0, "--stft", 0, "--copies", 1), "--segment expects more than 1024 samples"),

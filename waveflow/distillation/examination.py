@@ -32,26 +32,30 @@ class Examination:
         objective: of the student, with its teacher.
         clips: waveform (T,) and mel (n_mels, frames) each, T = frames * hop_length.
         seed: of the draws.
+        draws: copies of each clip. Errors of F0 scatter by hundredths from one draw to another.
 
     Attributes:
-        theirs: the teacher's copies (T,), one a clip.
+        theirs: the teacher's copies (T,), one of each clip, then the next of each.
         ours: those of the student examined last.
         teacher: the teacher's own figures, named as the student's; ``_to_teacher`` is of another draw of the same
             teacher: the distance that noise alone makes.
 
     Raises:
-        InputError: for no clips.
+        InputError: for no clips, or fewer than one draw.
     """
 
-    def __init__(self, objective: StudentObjective, clips: Sequence[SpeechItem], seed: int = 0):
+    def __init__(self, objective: StudentObjective, clips: Sequence[SpeechItem], seed: int = 0, draws: int = 1):
         if not clips:
             raise InputError("an examination needs at least one clip, got none")
-        self._objective, self._clips, self._seed = objective, list(clips), seed
+        if draws < 1:
+            raise InputError(f"an examination needs at least 1 draw of each clip, got {draws}")
+        self._objective, self._clips = objective, list(clips) * draws
+        self._seeds = [seed + draw for draw in range(draws) for _ in clips]
         self._rate = objective.teacher.mel_config.sample_rate
-        self.theirs, self.ours = self._copies(objective.teacher, seed), []
+        self.theirs, self.ours = self._copies(objective.teacher, self._seeds), []
         self._real = [clip["waveform"] for clip in self._clips]
         self._tracks = {kind: self._pitch(heard) for kind, heard in (("real", self._real), ("theirs", self.theirs))}
-        again = self._copies(objective.teacher, seed + 1)
+        again = self._copies(objective.teacher, [seed + draws for seed in self._seeds])
         self.teacher = self._heard(self.theirs, self._tracks["theirs"]) | self._beside(again, self._pitch(again))
 
     @torch.no_grad()
@@ -67,7 +71,7 @@ class Examination:
             the recordings, and ``offset``, the mean over the same. NaN for what cannot be said. The log ``waveflow``
             says by name if the student whispers or faints beside its teacher.
         """
-        self.ours = self._copies(student, self._seed)
+        self.ours = self._copies(student, self._seeds)
         track = self._pitch(self.ours)
         figures = self._divergence(student) | self._heard(self.ours, track) | self._beside(self.ours, track)
         self._warn(figures)
@@ -80,10 +84,10 @@ class Examination:
         found = self._compare(copies, track, self.theirs, self._tracks["theirs"])
         return {f"{name}_to_teacher": value for name, value in found.items()}
 
-    def _copies(self, model: VocoderModel, seed: int) -> list[Tensor]:
+    def _copies(self, model: VocoderModel, seeds: Sequence[int]) -> list[Tensor]:
         device = next(model.parameters()).device
         copies = []
-        for clip in self._clips:
+        for clip, seed in zip(self._clips, seeds, strict=True):
             generator = torch.Generator(device).manual_seed(seed)
             copies.append(model.vocode(clip["mel"][None], 1.0, generator=generator)[0].float().cpu())
         return copies
@@ -91,8 +95,8 @@ class Examination:
     def _divergence(self, student: ParallelWaveNet) -> dict[str, float]:
         like = next(student.parameters())
         pieces = []
-        for clip in self._clips:
-            generator = torch.Generator(like.device).manual_seed(self._seed)
+        for clip, seed in zip(self._clips, self._seeds, strict=True):
+            generator = torch.Generator(like.device).manual_seed(seed)
             mel = clip["mel"][None].to(like)
             shape = (1, 1, len(clip["waveform"]))
             z = student.flow.base.sample(shape, generator=generator, dtype=like.dtype, device=like.device)
