@@ -63,10 +63,10 @@ class Examination:
         """Figures of a student.
 
         Returns:
-            ``kl`` and ``kl_error``, its standard error, nats per sample (pieces of a second are taken as independent);
-            from the recordings ``mstft`` and the errors of F0 by the names of
-            :class:`~waveflow.audio.metrics.PitchErrors`, ``f0_rmse`` and ``f0_fine`` (Hz), ``f0_gross`` and
-            ``f0_frame_error`` (shares); the same with ``_to_teacher`` from the teacher's copies;
+            ``kl`` and ``kl_error``, its standard error, nats per sample (pieces of a second are taken as independent,
+            also those of several draws of one clip, which makes it too small); from the recordings ``mstft`` and the
+            errors of F0 by the names of :class:`~waveflow.audio.metrics.PitchErrors`, ``f0_rmse`` and ``f0_fine``
+            (Hz), ``f0_gross`` and ``f0_frame_error`` (shares); the same with ``_to_teacher`` from the teacher's copies;
             ``voice_kept``, see :func:`~waveflow.distillation.voice_kept`; ``level``, the root mean square over that of
             the recordings, and ``offset``, the mean over the same. NaN for what cannot be said. The log ``waveflow``
             says by name if the student whispers or faints beside its teacher.
